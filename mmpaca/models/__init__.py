@@ -1,0 +1,14 @@
+"""PaCa-ViT itself. Needs torch and mmengine's and mmcv's basic layers, no detection code."""
+
+from .attention import PatchToClusterAttention
+from .paca_vit import ARCHS, PaCaBlock, PaCaStage, PaCaViT
+from .teacher import ClusteringTeacher
+
+__all__ = [
+    'ARCHS',
+    'ClusteringTeacher',
+    'PaCaBlock',
+    'PaCaStage',
+    'PaCaViT',
+    'PatchToClusterAttention',
+]

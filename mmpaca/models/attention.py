@@ -1,0 +1,101 @@
+"""Assignment to clusters to attention: the attention of PaCa-ViT (paper, section 3.1)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
+
+from .clustering import assign, build_clustering, pool
+from .layers import NORM_EPS, parameter
+
+
+class PatchToClusterAttention(nn.Module):
+    """Multi-head attention with patches as queries and clusters as keys and values.
+
+    It costs O(N * M * C), linear in the number of patches N. With ``num_clusters=0`` the
+    patches attend to each other and the cost is quadratic.
+
+    Args:
+        embed_dims: channels C.
+        num_heads: heads h; C must be divisible by it.
+        num_clusters: M, or 0 for plain self-attention.
+        clustering: ``'conv' | 'mlp' | 'linear'`` where this block computes the assignment;
+            None where it is given one (by an earlier block or by the teacher).
+        cluster_pos_embed: learn an (M, C) term that is added to the clusters.
+        sub_norm: LayerNorm before the output projection.
+        attn_drop_rate: dropout of the attention weights.
+        drop_rate: dropout of the output.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        num_clusters: int = 0,
+        clustering: str | None = None,
+        cluster_pos_embed: bool = False,
+        sub_norm: bool = False,
+        attn_drop_rate: float = 0.0,
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
+        self.num_heads = num_heads
+        self.num_clusters = num_clusters
+        self.attn_drop_rate = attn_drop_rate
+        self.clustering = None
+        if num_clusters:
+            if clustering is not None:
+                self.clustering = build_clustering(clustering, embed_dims, num_clusters)
+            self.cluster_norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
+            self.cluster_pos_embed = (
+                parameter(num_clusters, embed_dims) if cluster_pos_embed else None
+            )
+        self.q = nn.Linear(embed_dims, embed_dims)
+        self.k = nn.Linear(embed_dims, embed_dims)
+        self.v = nn.Linear(embed_dims, embed_dims)
+        self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS) if sub_norm else nn.Identity()
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.proj_drop = nn.Dropout(drop_rate)
+
+    def reset_parameters(self) -> None:
+        """Initialise what this module itself owns: the position term of the clusters."""
+        if self.num_clusters and self.cluster_pos_embed is not None:
+            trunc_normal_(self.cluster_pos_embed, std=0.02)
+
+    def forward(self, x: Tensor, assignment: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Attend.
+
+        Args:
+            x: normalised patches, (B, H, W, C).
+            assignment: Z of an earlier block or of the teacher, (B, M, N) with N = H * W. Not
+                looked at where this block computes its own.
+
+        Returns:
+            The attended patches, (B, H, W, C), and the assignment used (None where M = 0).
+        """
+        if self.clustering is not None:
+            assignment = assign(self.clustering(x))
+        patches = x.flatten(1, 2)  # (B, H, W, C) -> (B, N, C)
+        clusters = self.pool_clusters(patches, assignment) if self.num_clusters else patches
+        return self.attend(patches, clusters).view(x.shape), assignment
+
+    def pool_clusters(self, patches: Tensor, assignment: Tensor) -> Tensor:
+        """Normalised clusters, (B, M, C), of patches (B, N, C) under an assignment (B, M, N)."""
+        clusters = pool(assignment, patches)
+        if self.cluster_pos_embed is not None:
+            clusters = clusters + self.cluster_pos_embed
+        return self.cluster_norm(clusters)
+
+    def attend(self, patches: Tensor, clusters: Tensor) -> Tensor:
+        """Softmax attention of patches (B, N, C) to clusters (B, M, C), projected: (B, N, C)."""
+        heads = [
+            # (B, L, C) -> (B, L, h, d) -> (B, h, L, d), views
+            linear(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for linear, tokens in ((self.q, patches), (self.k, clusters), (self.v, clusters))
+        ]
+        out = F.scaled_dot_product_attention(
+            *heads, dropout_p=self.attn_drop_rate if self.training else 0.0
+        )
+        out = out.transpose(1, 2).flatten(2)  # (B, h, N, d) -> (B, N, C)
+        return self.proj_drop(self.proj(self.norm(out)))

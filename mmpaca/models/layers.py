@@ -1,0 +1,120 @@
+"""What stands around the attention: stem, transition, and the MLP with its depthwise convolution.
+
+Maps stay (B, H, W, C) in memory. ``permute`` to (B, C, H, W) is then a view in PyTorch's
+channels-last format, which convolutions take and give without copying.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.init import normal_, ones_, trunc_normal_, zeros_
+
+NORM_EPS = 1e-6
+STEM_STRIDES = (1, 2, 4)
+
+
+def parameter(*shape: int) -> nn.Parameter:
+    """A parameter of zeros, to be initialised by its owner's ``reset_parameters``."""
+    return nn.Parameter(torch.zeros(shape))
+
+
+def conv_nhwc(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 2D convolution to a (B, H, W, C) map and return a (B, H', W', C') map."""
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def init_module(module: nn.Module) -> None:
+    """The paper's initialisation of one module; use with ``nn.Module.apply``.
+
+    Linear: truncated normal, std 0.02. Convolution: normal, std sqrt(2 / fan_out) where
+    fan_out = kernel area * output channels / groups (which ``kaiming_normal_`` does not divide
+    by groups). Norms: one and zero. Biases: zero. Modules that own bare parameters initialise
+    them in ``reset_parameters``.
+    """
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+    elif isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)):
+        ones_(module.weight)
+    elif hasattr(module, 'reset_parameters'):
+        module.reset_parameters()
+    if getattr(module, 'bias', None) is not None:
+        zeros_(module.bias)
+
+
+class Stem(nn.Module):
+    """3x3 convolutions of stride 2 and a LayerNorm: image to patches.
+
+    Args:
+        in_channels: channels of the image.
+        embed_dims: channels C of stage 1.
+        stride: 4 (two convolutions, C/2 channels between), 2 or 1 (one convolution).
+
+    Raises:
+        ValueError: ``stride`` is not one of :data:`STEM_STRIDES`.
+    """
+
+    def __init__(self, in_channels: int, embed_dims: int, stride: int = 4) -> None:
+        super().__init__()
+        if stride not in STEM_STRIDES:
+            raise ValueError(f'stem_stride={stride!r} is not one of {STEM_STRIDES}')
+        if stride == 4:
+            channels, strides = (in_channels, embed_dims // 2, embed_dims), (2, 2)
+        else:
+            channels, strides = (in_channels, embed_dims), (stride,)
+        self.convs = nn.Sequential(
+            *(
+                nn.Conv2d(channels[i], channels[i + 1], 3, stride=step, padding=1)
+                for i, step in enumerate(strides)
+            )
+        )
+        self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) images to (B, ceil(H / stride), ceil(W / stride), C) patches."""
+        # Three channels are cheap to reorder; everything after stays channels-last by itself.
+        x = self.convs(x.contiguous(memory_format=torch.channels_last))
+        return self.norm(x.permute(0, 2, 3, 1))  # (B, C, H, W) -> (B, H, W, C), a view
+
+
+class Transition(nn.Module):
+    """3x3 convolution of stride 2 and a LayerNorm: (B, H, W, C) to (B, H/2, W/2, C'), ceiled."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(out_channels, eps=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(conv_nhwc(self.conv, x))
+
+
+class ConvMLP(nn.Module):
+    """Linear, depthwise 3x3 convolution plus its input, GELU, linear, on (B, H, W, C) maps.
+
+    Args:
+        embed_dims: channels C.
+        hidden_dims: channels between the linear layers.
+        sub_norm: LayerNorm before the second linear layer.
+        drop_rate: dropout after GELU and after the second linear layer.
+    """
+
+    def __init__(
+        self, embed_dims: int, hidden_dims: int, sub_norm: bool = False, drop_rate: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dims, hidden_dims)
+        self.dwconv = nn.Conv2d(hidden_dims, hidden_dims, 3, padding=1, groups=hidden_dims)
+        self.act = nn.GELU()
+        self.norm = nn.LayerNorm(hidden_dims, eps=NORM_EPS) if sub_norm else nn.Identity()
+        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc1(x)
+        x = self.drop(self.act(x + conv_nhwc(self.dwconv, x)))
+        return self.drop(self.fc2(self.norm(x)))

@@ -1,0 +1,392 @@
+"""PaCa-ViT: block, stage and backbone (Grainger et al., CVPR 2023, arXiv:2203.11987).
+
+Maps are (B, H, W, C) between the modules. A published model is one row of :data:`ARCHS` and a
+config of a few lines.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath, LayerScale
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
+from torch.utils.checkpoint import checkpoint
+
+from mmpaca.registry import MODELS
+
+from .attention import PatchToClusterAttention
+from .clustering import CLUSTERINGS
+from .layers import NORM_EPS, ConvMLP, Stem, Transition, init_module, parameter
+from .pretrained import fit_state_dict
+from .teacher import ClusteringTeacher
+
+_TINY = dict(
+    embed_dims=(96, 192, 320, 384),
+    num_heads=(2, 4, 8, 16),
+    mlp_ratios=(4, 4, 4, 4),
+    depths=(2, 2, 4, 2),
+)
+_SMALL = dict(_TINY, depths=(3, 3, 10, 3))
+_BASE = dict(_TINY, embed_dims=(96, 192, 384, 512), depths=(3, 3, 18, 3))
+
+ARCHS = dict(
+    tiny=_TINY,
+    small=_SMALL,
+    base=_BASE,
+    tiny_teacher=dict(_TINY, depths=(2, 2, 2, 2), teacher_depths=(2, 2, 2, 2)),
+    small_teacher=dict(_SMALL, depths=(3, 3, 7, 3), teacher_depths=(2, 2, 2, 2)),
+    base_teacher=dict(_BASE, depths=(3, 3, 16, 3), teacher_depths=(2, 2, 4, 2)),
+)
+_ARCH_KEYS = tuple(_TINY)
+
+
+class PaCaBlock(nn.Module):
+    """Attention and MLP, each on a residual branch.
+
+    Args:
+        embed_dims: channels C.
+        mlp_ratio: hidden channels of the MLP over C.
+        attention: arguments of :class:`PatchToClusterAttention` but ``embed_dims``.
+        drop_rate: dropout inside both branches.
+        drop_path_rate: probability to drop a branch, per sample.
+        layer_scale_init_value: initial gamma per channel on both branches; None for no gamma.
+        post_norm: normalise the output of a branch instead of its input.
+        sub_norm: normalise inside both branches, before their last linear layer, too.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        mlp_ratio: float,
+        attention: dict,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float | None = None,
+        post_norm: bool = False,
+        sub_norm: bool = False,
+    ) -> None:
+        super().__init__()
+
+        def gamma() -> nn.Module:
+            if layer_scale_init_value is None:
+                return nn.Identity()
+            return LayerScale(embed_dims, scale=layer_scale_init_value)
+
+        self.post_norm = post_norm
+        self.norm1 = nn.LayerNorm(embed_dims, eps=NORM_EPS)
+        self.attn = PatchToClusterAttention(
+            embed_dims, drop_rate=drop_rate, sub_norm=sub_norm, **attention
+        )
+        self.gamma1 = gamma()
+        self.norm2 = nn.LayerNorm(embed_dims, eps=NORM_EPS)
+        self.mlp = ConvMLP(embed_dims, int(mlp_ratio * embed_dims), sub_norm, drop_rate)
+        self.gamma2 = gamma()
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor, assignment: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(B, H, W, C) patches and the assignment so far, (B, M, N), to the same after it."""
+        if self.post_norm:
+            attended, assignment = self.attn(x, assignment)
+            x = x + self.drop_path(self.gamma1(self.norm1(attended)))
+            return x + self.drop_path(self.gamma2(self.norm2(self.mlp(x)))), assignment
+        attended, assignment = self.attn(self.norm1(x), assignment)
+        x = x + self.drop_path(self.gamma1(attended))
+        return x + self.drop_path(self.gamma2(self.mlp(self.norm2(x)))), assignment
+
+
+class PaCaStage(nn.Module):
+    """Downsampling (but for the first stage), blocks and a LayerNorm.
+
+    Args:
+        in_channels: channels of the stage before; None at the first stage.
+        embed_dims: channels C of this stage.
+        blocks: arguments of each :class:`PaCaBlock` but ``embed_dims``.
+        pos_embed_size: side, in patches, of the learned position embedding; None for none.
+        with_cp: recompute the blocks in the backward pass to save memory.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | None,
+        embed_dims: int,
+        blocks: Sequence[dict],
+        pos_embed_size: int | None = None,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.downsample = None if in_channels is None else Transition(in_channels, embed_dims)
+        self.pos_embed = (
+            parameter(1, embed_dims, pos_embed_size, pos_embed_size) if pos_embed_size else None
+        )
+        self.blocks = nn.ModuleList(PaCaBlock(embed_dims, **block) for block in blocks)
+        self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
+
+    def reset_parameters(self) -> None:
+        """Initialise what this module itself owns: the position embedding."""
+        if self.pos_embed is not None:
+            trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(
+        self, x: Tensor, teacher_map: Tensor | None = None, assignment: Tensor | None = None
+    ) -> Tensor:
+        """Run the stage.
+
+        Args:
+            x: output of the stage before, (B, H', W', C').
+            teacher_map: what the teacher adds to the blocks' output, (B, H, W, C).
+            assignment: the teacher's, (B, M, N), used by every block.
+
+        Returns:
+            Normalised patches, (B, H, W, C).
+        """
+        if self.downsample is not None:
+            x = self.downsample(x)
+        if self.pos_embed is not None:
+            pos_embed = F.interpolate(
+                self.pos_embed, size=x.shape[1:3], mode='bilinear', align_corners=True
+            )
+            x = x + pos_embed.permute(0, 2, 3, 1)  # (1, C, H, W) -> (1, H, W, C)
+        for block in self.blocks:
+            if self.with_cp and x.requires_grad:
+                x, assignment = checkpoint(block, x, assignment, use_reentrant=False)
+            else:
+                x, assignment = block(x, assignment)
+        return self.norm(x if teacher_map is None else x + teacher_map)
+
+
+@MODELS.register_module()
+class PaCaViT(BaseModule):
+    """PaCa-ViT backbone: attention from patches to a small set of learned clusters.
+
+    Args:
+        arch: a name of :data:`ARCHS`, or a dict of ``embed_dims``, ``num_heads``,
+            ``mlp_ratios`` and ``depths`` (one value per stage) and, for the external clustering
+            teacher, ``teacher_depths``.
+        clustering: how a block computes its assignment, ``'conv' | 'mlp' | 'linear'``. With a
+            teacher no block does.
+        num_clusters: clusters M per stage, or one number for all; 0 is plain self-attention.
+            None stands for (100, 100, 100, 0), with a teacher for (100, 100, 100, 100).
+        cluster_interval: per stage, or one number for all: 0 the first block's assignment is
+            used by the whole stage, 1 every block computes its own, k every k-th block does.
+        in_channels: channels of the image.
+        stem_stride: patches of stage 1 are this many pixels wide, 4, 2 or 1.
+        out_indices: stages whose maps are returned.
+        drop_rate: dropout after the linear layers.
+        attn_drop_rate: dropout of the attention weights.
+        drop_path_rate: stochastic depth, rising linearly from 0 over all blocks to this.
+        layer_scale_init_value: initial scale per channel of each residual branch; None for none.
+        cluster_pos_embed: learn a position term per cluster.
+        post_norm: normalise the output of a residual branch instead of its input.
+        sub_norm: normalise before the last linear layer of each residual branch, too.
+        pos_embed_size: image side in pixels, e.g. 224, for which each stage learns a position
+            embedding that is resized to the actual map; None for none.
+        frozen_stages: freeze the stem and the stages up to this index (parameters get no
+            gradient, norms stay in eval mode); -1 freezes nothing.
+        norm_eval: keep BatchNorm (the teacher's) in eval mode while training.
+        with_cp: activation checkpointing of the blocks: less memory, more time.
+        init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint=...)`` also takes the authors'
+            files as they are.
+
+    Raises:
+        ValueError: an argument does not describe a model; the message names it.
+
+    Example:
+        >>> import torch
+        >>> from mmpaca.models import PaCaViT
+        >>> for out in PaCaViT('tiny').eval()(torch.rand(1, 3, 64, 96)):
+        ...     print(tuple(out.shape))
+        (1, 96, 16, 24)
+        (1, 192, 8, 12)
+        (1, 320, 4, 6)
+        (1, 384, 2, 3)
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        clustering: str = 'conv',
+        num_clusters: int | Sequence[int] | None = None,
+        cluster_interval: int | Sequence[int] = 0,
+        in_channels: int = 3,
+        stem_stride: int = 4,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        layer_scale_init_value: float | None = None,
+        cluster_pos_embed: bool = False,
+        post_norm: bool = False,
+        sub_norm: bool = False,
+        pos_embed_size: int | None = None,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        arch = _check_arch(arch)
+        self.embed_dims = tuple(arch['embed_dims'])
+        self.depths = tuple(arch['depths'])
+        stages = len(self.depths)
+        teacher_depths = arch.get('teacher_depths')
+        if clustering not in CLUSTERINGS:
+            raise ValueError(f'clustering={clustering!r} is unknown, choose one of {CLUSTERINGS}')
+        if num_clusters is None:
+            num_clusters = (100,) * (stages - 1) + (100 if teacher_depths else 0,)
+        self.num_clusters = _per_stage('num_clusters', num_clusters, stages)
+        intervals = _per_stage('cluster_interval', cluster_interval, stages)
+        self.out_indices = _check_indices(out_indices, stages)
+        if not -1 <= frozen_stages < stages:
+            raise ValueError(f'frozen_stages={frozen_stages} is not in -1..{stages - 1}')
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        self.stem = Stem(in_channels, self.embed_dims[0], stem_stride)
+        self.teacher = None
+        if teacher_depths:
+            self.teacher = ClusteringTeacher(self.embed_dims, teacher_depths, self.num_clusters)
+
+        drop_path_rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        self.stages = nn.ModuleList()
+        for i in range(stages):
+            # The first block always computes an assignment; interval 0 means no other does.
+            step = intervals[i] or self.depths[i]
+            blocks = [
+                dict(
+                    mlp_ratio=arch['mlp_ratios'][i],
+                    attention=dict(
+                        num_heads=arch['num_heads'][i],
+                        num_clusters=self.num_clusters[i],
+                        clustering=None if self.teacher or j % step else clustering,
+                        cluster_pos_embed=cluster_pos_embed,
+                        attn_drop_rate=attn_drop_rate,
+                    ),
+                    drop_rate=drop_rate,
+                    drop_path_rate=next(drop_path_rates),
+                    layer_scale_init_value=layer_scale_init_value,
+                    post_norm=post_norm,
+                    sub_norm=sub_norm,
+                )
+                for j in range(self.depths[i])
+            ]
+            self.stages.append(
+                PaCaStage(
+                    self.embed_dims[i - 1] if i else None,
+                    self.embed_dims[i],
+                    blocks,
+                    pos_embed_size and -(-pos_embed_size // (stem_stride * 2**i)),
+                    with_cp,
+                )
+            )
+        self.apply(init_module)
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, in_channels, H, W) images to the maps of ``out_indices``.
+
+        Returns:
+            Per stage i, (B, C_i, H_i, W_i) in channels-last memory, where H_0 is H over the
+            stem's stride and H_i half of H_{i-1}, all rounded up.
+        """
+        x = self.stem(x)
+        maps = assignments = [None] * len(self.stages)
+        if self.teacher is not None:
+            maps, assignments = self.teacher(x)
+        outs = []
+        for i in range(max(self.out_indices) + 1):
+            x = self.stages[i](x, maps[i], assignments[i])
+            if i in self.out_indices:
+                outs.append(x.permute(0, 3, 1, 2))  # (B, H, W, C) -> (B, C, H, W), a view
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'PaCaViT':
+        """Set the mode, keeping frozen stages (and with ``norm_eval`` BatchNorm) in eval mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning-rate decay, as mmpretrain's constructors ask.
+
+        Args:
+            param_name: full name of the parameter.
+            prefix: of this backbone in the model, e.g. ``'backbone.'``.
+
+        Returns:
+            Its layer (0 the stem, ``sum(depths) + 1`` what follows the backbone) and the number
+            of layers. A transition counts with the first block after it; a stage's norm and what
+            the teacher owns at a stage count with its last block.
+        """
+        num_layers = sum(self.depths) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        owner, *path = param_name[len(prefix) :].split('.')
+        if owner == 'stem':
+            return 0, num_layers
+        stage, part = (path[0], path[1]) if owner == 'stages' else (path[1], 'norm')
+        first = sum(self.depths[: int(stage)]) + 1
+        if part == 'blocks':
+            return first + int(path[2]), num_layers
+        if part == 'norm':
+            return first + self.depths[int(stage)] - 1, num_layers
+        return first, num_layers
+
+    def _freeze_stages(self) -> None:
+        """Freeze the stem, the stages and what the teacher owns at them, up to frozen_stages."""
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.stem, *self.stages[: self.frozen_stages + 1]]
+        if self.teacher is not None:
+            frozen += self.teacher.stages[: self.frozen_stages + 1]
+        for module in frozen:
+            module.eval().requires_grad_(False)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """Take the authors' names and other cluster counts too; everything else must fit.
+
+        mmengine's loaders are never strict: without this, weights of another model would leave
+        random ones in place and only a line in the log.
+        """
+        fit_state_dict(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _check_arch(arch: str | dict) -> dict:
+    """The arch as a dict with one value per stage everywhere."""
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(f'arch={arch!r} is unknown, choose one of {tuple(ARCHS)} or give a dict')
+        return ARCHS[arch]
+    missing = [key for key in _ARCH_KEYS if key not in arch]
+    unknown = [key for key in arch if key not in (*_ARCH_KEYS, 'teacher_depths')]
+    if missing or unknown:
+        raise ValueError(
+            f'arch={dict(arch)} must have the keys {_ARCH_KEYS} and may have teacher_depths; '
+            f'missing {missing}, unknown {unknown}'
+        )
+    lengths = {key: len(value) for key, value in arch.items() if value is not None}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f'arch={dict(arch)} must have one value per stage, got {lengths}')
+    return arch
+
+
+def _per_stage(name: str, value: int | Sequence[int], stages: int) -> tuple[int, ...]:
+    """Spell a number out per stage and refuse what is no count per stage."""
+    values = (value,) * stages if isinstance(value, int) else tuple(value)
+    if len(values) != stages or any(not isinstance(v, int) or v < 0 for v in values):
+        raise ValueError(f'{name}={value!r} must be {stages} numbers >= 0, one per stage')
+    return values
+
+
+def _check_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
+    indices = tuple(out_indices)
+    if not indices or any(i not in range(stages) for i in indices):
+        raise ValueError(f'out_indices={out_indices!r} must name stages of 0..{stages - 1}')
+    return indices

@@ -1,0 +1,141 @@
+"""The external clustering teacher: a small ConvNet that makes every stage's assignment.
+
+Paper, section 3.3. It starts from the stem's patches, goes down the stages, and comes back up
+like a feature pyramid, so that the assignment of an early stage knows what the last one saw.
+Maps are (B, C, H, W) views in channels-last memory.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .clustering import assign
+
+
+class MixerBlock(nn.Module):
+    """residual(depthwise 7x7, GELU, BN), then 1x1 convolution, GELU, BN."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.pointwise = nn.Conv2d(channels, channels, 1)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.norm1(F.gelu(self.depthwise(x)))
+        return self.norm2(F.gelu(self.pointwise(x)))
+
+
+class ConvGELUNorm(nn.Module):
+    """Convolution, GELU, BN."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2
+        )
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(F.gelu(self.conv(x)))
+
+
+class BlurTransition(ConvGELUNorm):
+    """A fixed binomial blur against aliasing, then a 3x3 convolution of stride 2, GELU, BN."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=2)
+        row = torch.tensor([1.0, 2.0, 1.0])
+        kernel = torch.outer(row, row) / 16
+        self.register_buffer('blur_filter', kernel.repeat(in_channels, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.conv2d(x, self.blur_filter, padding=1, groups=x.shape[1]))
+
+
+class TeacherStage(nn.Module):
+    """What the teacher owns at one stage; a part that is not needed is None.
+
+    Args:
+        channels: channels of this stage.
+        depth: blocks on the way down.
+        num_clusters: M, or 0 where this stage attends to patches and needs no assignment.
+        finer: channels of the stage before, None at the first.
+        coarser: channels of the stage after, where a map comes back up from it.
+    """
+
+    def __init__(
+        self, channels: int, depth: int, num_clusters: int, finer: int | None, coarser: int | None
+    ) -> None:
+        super().__init__()
+        self.transition = None if finer is None else BlurTransition(finer, channels)
+        self.blocks = nn.Sequential(*(MixerBlock(channels) for _ in range(depth)))
+        self.lateral = None if coarser is None else ConvGELUNorm(coarser, channels, 1, 1)
+        self.smooth = None if coarser is None else MixerBlock(channels)
+        self.to_clusters = nn.Conv2d(channels, num_clusters, 1) if num_clusters else None
+
+    def down(self, x: Tensor) -> Tensor:
+        """The map of the stage before (or the stem's) to this stage's feature ``t``."""
+        return self.blocks(x if self.transition is None else self.transition(x))
+
+    def up(self, feature: Tensor, coarser: Tensor) -> Tensor:
+        """Merge the pyramid's map of the stage after into ``t``: the pyramid's map here."""
+        coarser = F.interpolate(coarser, size=feature.shape[-2:], mode='bilinear')
+        return self.smooth(feature + self.lateral(coarser))
+
+
+class ClusteringTeacher(nn.Module):
+    """Makes the assignment of every stage from the stem's patches.
+
+    Args:
+        embed_dims: channels per stage.
+        depths: blocks per stage on the way down.
+        num_clusters: M per stage; 0 where a stage needs no assignment.
+    """
+
+    def __init__(
+        self, embed_dims: Sequence[int], depths: Sequence[int], num_clusters: Sequence[int]
+    ) -> None:
+        super().__init__()
+        # The way up ends at the finest stage that needs an assignment: parameters below it
+        # would never get a gradient.
+        needed = [i for i, clusters in enumerate(num_clusters) if clusters]
+        top = len(embed_dims) - 1
+        finest = needed[0] if needed else top
+        self.stages = nn.ModuleList(
+            TeacherStage(
+                embed_dims[i],
+                depths[i],
+                num_clusters[i],
+                finer=embed_dims[i - 1] if i else None,
+                coarser=embed_dims[i + 1] if finest <= i < top else None,
+            )
+            for i in range(len(embed_dims))
+        )
+
+    def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Run down and up.
+
+        Args:
+            x: the stem's patches, (B, H, W, C1).
+
+        Returns:
+            Per stage, what is added to the output of its blocks, (B, H, W, C), and its
+            assignment, (B, M, N), None where M = 0.
+        """
+        x = x.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W), a view
+        features = []
+        for stage in self.stages:
+            x = stage.down(x)
+            features.append(x)
+        assignments: list[Tensor | None] = [None] * len(features)
+        for i in reversed(range(len(features))):
+            stage = self.stages[i]
+            if stage.lateral is not None:
+                x = stage.up(features[i], x)
+            if stage.to_clusters is not None:
+                assignments[i] = assign(stage.to_clusters(x))
+        return [feature.permute(0, 2, 3, 1) for feature in features], assignments

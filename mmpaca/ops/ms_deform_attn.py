@@ -1,0 +1,72 @@
+"""Multi-scale deformable attention (arXiv:2010.04159). Serves mmcv/ops/multi_scale_deform_attn.py.
+
+mmcv has the operator in PyTorch and calls it on the CPU; on CUDA it calls ``_ext``, which here
+leads to the same function. ``value_level_start_index`` follows from the shapes, and
+``im2col_step`` only divides the work of mmcv's kernel: both unused.
+"""
+
+import torch
+from torch import Tensor
+
+from .precision import without_autocast, working_dtype
+
+
+@without_autocast
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    """Weighted sum of bilinear samples, (N, queries, heads * channels), in the dtype of value.
+
+    Args:
+        value: (N, keys, heads, channels), the levels one after the other.
+        value_spatial_shapes: (levels, 2), (height, width) of each level.
+        sampling_locations: (N, queries, heads, levels, points, 2), (x, y) in 0 .. 1 of the level;
+            0 outside.
+        attention_weights: (N, queries, heads, levels, points).
+    """
+    dtype = working_dtype(value)
+    operands = (t.to(dtype) for t in (value, sampling_locations, attention_weights))
+    return _attend(*operands, value_spatial_shapes).to(value.dtype)
+
+
+@without_autocast
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
+    """Add the gradients to ``grad_*``, each shaped like its tensor. Runs the forward pass again."""
+    dtype = working_dtype(value)
+    operands = [
+        t.detach().to(dtype).requires_grad_()
+        for t in (value, sampling_locations, attention_weights)
+    ]
+    with torch.enable_grad():
+        output = _attend(*operands, value_spatial_shapes)
+    grads = torch.autograd.grad(output, operands, grad_output.to(dtype))
+    for total, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads, strict=True):
+        total.add_(grad)
+
+
+def _attend(
+    value: Tensor, sampling_locations: Tensor, attention_weights: Tensor, shapes: Tensor
+) -> Tensor:
+    # Imported late: mmcv.ops imports the module that this package stands in for.
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    # Python integers, or else every use of a shape waits for the GPU.
+    return multi_scale_deformable_attn_pytorch(
+        value, shapes.tolist(), sampling_locations, attention_weights
+    )

@@ -1,0 +1,31 @@
+"""In which precision the kernels compute, whatever precision the tensors come in."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if any tensor is, else float32.
+
+    torchvision's CPU kernels lack bfloat16 and partly float16, and box coordinates beyond 1024
+    are coarser than a pixel in both, so half-precision tensors are computed on in float32.
+    """
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def without_autocast(kernel: Callable) -> Callable:
+    """Run ``kernel`` with autocast off on the device of its first tensor.
+
+    A compiled mmcv operator is a black box to autocast. Ours is made of operators that autocast
+    would cast one by one, against the precision chosen here.
+    """
+
+    @functools.wraps(kernel)
+    def wrapper(first: Tensor, *args, **kwargs):
+        with torch.autocast(first.device.type, enabled=False):
+            return kernel(first, *args, **kwargs)
+
+    return wrapper

@@ -1,0 +1,101 @@
+"""RoIAlign. Serves the calls of mmcv/ops/roi_align.py.
+
+torchvision's kernels give compiled mmcv's numbers to the last bit, forward and backward. On CUDA
+the backward pass adds atomically: under ``torch.use_deterministic_algorithms(True)`` PyTorch
+refuses it, where mmcv is silently not deterministic.
+"""
+
+import torch
+import torchvision  # noqa: F401  registers torch.ops.torchvision
+from torch import Tensor
+
+from .precision import without_autocast, working_dtype
+
+AVERAGE = 1  # mmcv's pool_mode; 0 is max
+
+
+@without_autocast
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Average bilinear samples of each bin of each RoI.
+
+    Args:
+        input: (N, C, H, W).
+        rois: (K, 5), image index in 0 .. N-1, then x1, y1, x2, y2 in image pixels.
+        output: (K, C, aligned_height, aligned_width), overwritten.
+        argmax_y, argmax_x: of the pooling mode max; unused.
+        spatial_scale: feature pixels per image pixel.
+        sampling_ratio: samples per bin and axis; 0 for as many as the bin has pixels.
+        pool_mode: 1 (average).
+        aligned: shift by half a pixel, so that pixel centres are at .5.
+
+    Raises:
+        NotImplementedError: for pool_mode 0 (max), which torchvision lacks.
+    """
+    _require_average(pool_mode)
+    dtype = working_dtype(input)
+    pooled = torch.ops.torchvision.roi_align(
+        input.to(dtype),
+        rois.to(dtype),
+        spatial_scale,
+        aligned_height,
+        aligned_width,
+        sampling_ratio,
+        aligned,
+    )
+    output.copy_(pooled)
+
+
+@without_autocast
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Add the gradient of `roi_align_forward` to ``grad_input`` (N, C, H, W).
+
+    ``grad_output`` is (K, C, aligned_height, aligned_width); RoIs get no gradient.
+
+    Raises:
+        NotImplementedError: for pool_mode 0 (max).
+    """
+    _require_average(pool_mode)
+    dtype = working_dtype(grad_output)
+    grad = torch.ops.torchvision._roi_align_backward(
+        grad_output.to(dtype),
+        rois.to(dtype),
+        spatial_scale,
+        aligned_height,
+        aligned_width,
+        *grad_input.shape,
+        sampling_ratio,
+        aligned,
+    )
+    grad_input.add_(grad)
+
+
+def _require_average(pool_mode: int) -> None:
+    if pool_mode != AVERAGE:
+        raise NotImplementedError(
+            f"RoIAlign with pool_mode {pool_mode} ('max') has no torchvision equivalent; use "
+            "pool_mode='avg' or install compiled mmcv"
+        )
