@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath, LayerScale
 from mmengine.model import BaseModule
+from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
@@ -157,6 +158,7 @@ class PaCaStage(nn.Module):
         return self.norm(x if teacher_map is None else x + teacher_map)
 
 
+@ROOT_MODELS.register_module()  # for type='PaCaViT' under any default scope
 @MODELS.register_module()
 class PaCaViT(BaseModule):
     """PaCa-ViT backbone: attention from patches to a small set of learned clusters.

@@ -47,8 +47,8 @@ SERVED = {
 class TorchvisionExt(types.ModuleType):
     """Stands in for ``mmcv._ext``: every public name is a callable.
 
-    mmcv's ``load_ext`` asserts with ``hasattr`` that each operator exists, at import time and for
-    all 60 of its files. Names therefore always resolve; what is missing says so when called.
+    mmcv's ``load_ext`` asserts with ``hasattr`` that each operator exists, when mmcv.ops is
+    imported. Names therefore always resolve; what is missing says so when called.
     Names that start with an underscore raise AttributeError, as Python's protocols expect.
     """
 

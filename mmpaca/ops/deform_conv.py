@@ -3,6 +3,7 @@
 mmcv and torchvision agree on the layout of offsets: channel 2 * (g * kH * kW + k) is the shift in
 y of kernel point k in deformable group g, the next one the shift in x, in pixels of the input.
 The arguments ``columns``, ``ones`` and ``im2col_step`` are workspace of mmcv's kernel, unused.
+Argument names are mmcv's, which passes them as keywords.
 """
 
 import torch
@@ -50,9 +51,9 @@ def deform_conv_forward(
 def deform_conv_backward_input(
     input: Tensor,
     offset: Tensor,
-    gradOutput: Tensor,  # noqa: N803  the names are mmcv's
-    gradInput: Tensor,  # noqa: N803
-    gradOffset: Tensor,  # noqa: N803
+    gradOutput: Tensor,
+    gradInput: Tensor,
+    gradOffset: Tensor,
     weight: Tensor,
     columns: Tensor,
     kW: int,
@@ -78,8 +79,8 @@ def deform_conv_backward_input(
 def deform_conv_backward_parameters(
     input: Tensor,
     offset: Tensor,
-    gradOutput: Tensor,  # noqa: N803
-    gradWeight: Tensor,  # noqa: N803
+    gradOutput: Tensor,
+    gradWeight: Tensor,
     columns: Tensor,
     ones: Tensor,
     kW: int,

@@ -1,6 +1,7 @@
-"""Modulated deformable convolution (DCNv2, arXiv:1811.11168). Serves mmcv/ops/modulated_deform_conv.py.
+"""Modulated deformable convolution (DCNv2, arXiv:1811.11168).
 
-The layout is that of `mmpaca.ops.deform_conv`; ``ones`` and ``columns`` are unused workspace.
+Serves mmcv/ops/modulated_deform_conv.py. The layout is that of `mmpaca.ops.deform_conv`;
+``ones`` and ``columns`` are unused workspace.
 """
 
 from torch import Tensor

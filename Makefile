@@ -1,0 +1,48 @@
+# make demo    train Mask R-CNN on a PaCa-ViT, evaluate it, write pictures
+# make test    run the tests
+# make lint    check style and format
+# make format  mend style and format
+# All create .venv on first use and reuse it afterwards.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SHAPES := data/shapes/annotations/val.json
+DEMO_CONFIG := configs/demo/mask-rcnn_paca-demo_shapes.py
+DEMO := work_dirs/demo
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint format
+
+help:
+	@sed -n 's/^# //p' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)
+
+# Without build isolation: setuptools and wheel are in the environment already.
+$(INSTALLED): requirements/dev.txt requirements/constraints.txt setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -r requirements/dev.txt -c requirements/constraints.txt
+	$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
+	touch $@
+
+$(SHAPES): mmpaca/datasets/shapes.py | $(INSTALLED)
+	$(BIN)/python tools/demo/make_shapes.py data/shapes
+
+demo: $(INSTALLED) $(SHAPES)
+	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO)
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO)/iter_600.pth --work-dir $(DEMO)/test --show-dir pictures
+	$(BIN)/python tools/demo/summarize.py $(DEMO)/test
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

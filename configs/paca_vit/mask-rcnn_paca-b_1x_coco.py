@@ -1,0 +1,10 @@
+_base_ = './mask-rcnn_paca-s_1x_coco.py'
+
+_imagenet = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_pacavit_base_p2cconv_100_0.pth'
+model = dict(
+    backbone=dict(
+        arch='base',
+        init_cfg=dict(checkpoint=_imagenet),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 512]),
+)

@@ -1,0 +1,9 @@
+_base_ = './mask-rcnn_paca-s_1x_coco.py'
+
+_imagenet = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_pacavit_small_p2cconv_2_0.pth'
+model = dict(
+    backbone=dict(
+        num_clusters=(2, 2, 2, 0),
+        init_cfg=dict(checkpoint=_imagenet),
+    ),
+)

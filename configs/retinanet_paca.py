@@ -1,0 +1,1 @@
+_base_ = './paca_vit/retinanet_paca-s_1x_coco.py'

@@ -1,0 +1,147 @@
+"""Loading checkpoints with ``weights_only=True`` and a narrow list of extra types.
+
+Replaces mmengine's local and http loaders through ``CheckpointLoader.register_scheme``, its
+public extension point. mmengine calls a bare ``torch.load``, which since torch 2.6 refuses the
+checkpoints that mmengine itself writes (their message hub holds HistoryBuffer objects).
+"""
+
+import argparse
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from mmpaca.models.pretrained import find_prefix
+
+from .official import convert_official
+
+_WEIGHT_KEYS = ('state_dict', 'model')
+_HISTORY_METHODS = ('min', 'max', 'mean', 'current')
+
+
+class UnsafeCheckpointError(pickle.UnpicklingError):
+    """A checkpoint holds objects that are not loaded because unpickling them can run code."""
+
+
+def _history_method(owner: type, name: str) -> Any:
+    """Stands in for the ``getattr`` in HistoryBuffer's pickles, and does nothing but that.
+
+    The real one would let a file walk from any object to any other.
+    """
+    if owner is not HistoryBuffer or name not in _HISTORY_METHODS:
+        raise UnsafeCheckpointError(f'getattr({owner!r}, {name!r})')
+    return getattr(HistoryBuffer, name)
+
+
+_multiarray = np.array(0.0).__reduce__()[0]  # numpy._core.multiarray._reconstruct
+_scalar = np.float64(0.0).__reduce__()[0]  # numpy._core.multiarray.scalar
+SAFE_GLOBALS = [
+    HistoryBuffer,
+    (_history_method, 'builtins.getattr'),
+    ConfigDict,
+    # timm, with which the authors trained, stores its command line in a checkpoint.
+    argparse.Namespace,
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefdg'},
+    # numpy 1 and numpy 2 call the same functions by two names.
+    *((_multiarray, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
+    *((_scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
+]
+
+
+def load_file(
+    filename: str | os.PathLike, map_location: Any = None, rename: bool = True
+) -> Any:
+    """Load a local checkpoint without running code from it.
+
+    Args:
+        filename: of a checkpoint of ours, of mmdet or mmpretrain, or of the authors; the
+            latter's weights come back under ``'state_dict'`` with OpenMMLab's names.
+        map_location: as in ``torch.load``.
+        rename: False leaves the authors' names as they are.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnsafeCheckpointError: it holds other objects than tensors, numbers, strings, their
+            containers and :data:`SAFE_GLOBALS`; the message names them.
+        RuntimeError: it is truncated or no checkpoint.
+    """
+    filename = os.path.expanduser(filename)
+    if not os.path.isfile(filename):
+        raise FileNotFoundError(f'checkpoint {filename} does not exist')
+    with torch.serialization.safe_globals(SAFE_GLOBALS):
+        try:
+            checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise UnsafeCheckpointError(
+                f'checkpoint {filename} is not loaded: it holds {_describe(filename, error)}, and '
+                'unpickling other objects than tensors, numbers, strings and their containers '
+                'can run code. Ask its author for a file that holds only the state_dict'
+            ) from error
+        except (RuntimeError, EOFError, ValueError) as error:
+            raise RuntimeError(
+                f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated or not '
+                f'a checkpoint: {error}'
+            ) from error
+    return to_openmmlab(checkpoint) if rename else checkpoint
+
+
+def load_url(url: str, map_location: Any = None) -> Any:
+    """:func:`load_file` for an http address: local rank 0 downloads into torch's hub cache."""
+    path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(url))
+    if int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) == 0 and not os.path.isfile(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        torch.hub.download_url_to_file(url, path)
+    barrier()
+    return load_file(path, map_location)
+
+
+def weights_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The weights in a checkpoint: under ``'state_dict'`` or ``'model'``, or the dict itself."""
+    for key in _WEIGHT_KEYS:
+        if isinstance(checkpoint.get(key), Mapping):
+            return checkpoint[key]
+    return checkpoint
+
+
+def to_openmmlab(checkpoint: Any) -> Any:
+    """A checkpoint whose weights, where they are the authors', have OpenMMLab's names.
+
+    Any other is returned as it is.
+    """
+    if not isinstance(checkpoint, Mapping):
+        return checkpoint
+    weights = weights_of(checkpoint)
+    prefix = find_prefix(weights, official=True)
+    if prefix is None:
+        return checkpoint
+    task = 'classifier' if prefix + 'head.weight' in weights else 'detector'
+    rest = {} if weights is checkpoint else checkpoint
+    rest = {key: value for key, value in rest.items() if key not in _WEIGHT_KEYS}
+    return {**rest, 'state_dict': convert_official(weights, task)}
+
+
+def register_loaders() -> None:
+    """Make mmengine (Runner, ``init_cfg``, inferencers) load local and http files through this."""
+    CheckpointLoader.register_scheme('', loader=load_file, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), loader=load_url, force=True)
+
+
+def _describe(filename: str, error: pickle.UnpicklingError) -> str:
+    """Name the objects that made the file unsafe."""
+    if isinstance(error, UnsafeCheckpointError):
+        return str(error)
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
+    except (RuntimeError, ValueError, pickle.UnpicklingError):  # not torch's zip format
+        names = []
+    return ', '.join(names) or str(error).splitlines()[0]

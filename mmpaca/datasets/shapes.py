@@ -1,0 +1,153 @@
+"""A generated instance-segmentation dataset in COCO format: coloured shapes on textured ground.
+
+Small enough to learn on a CPU in minutes and still a detection task: shapes turn, scale, overlap,
+hide each other and reach over the border. Masks are the exact visible polygons.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from shapely.geometry import MultiPolygon, Polygon, box
+from shapely.geometry.base import BaseGeometry
+
+CLASSES = ('circle', 'square', 'triangle', 'star')
+_SUPERSAMPLING = 4  # drawn this much larger and averaged down, so that edges are smooth
+
+
+def write_shapes(
+    out_dir: str | Path,
+    num_train: int = 800,
+    num_val: int = 200,
+    image_size: int = 96,
+    seed: int = 0,
+) -> Path:
+    """Write ``train/``, ``val/`` (PNG) and ``annotations/{train,val}.json`` below ``out_dir``.
+
+    Args:
+        out_dir: created where needed.
+        num_train: images to train on.
+        num_val: held-out images.
+        image_size: side of the square images, in pixels, at least 32.
+        seed: the same arguments give the same bytes.
+
+    Returns:
+        ``out_dir``.
+
+    Raises:
+        ValueError: a size or number makes no dataset.
+    """
+    if image_size < 32 or num_train < 1 or num_val < 1:
+        raise ValueError(
+            f'image_size={image_size} must be >= 32, num_train={num_train} and num_val={num_val} >= 1'
+        )
+    out_dir = Path(out_dir)
+    for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
+        (out_dir / name).mkdir(parents=True, exist_ok=True)
+        images, annotations = [], []
+        for image_id in range(1, count + 1):
+            # One stream per image: more images leave the first ones as they were.
+            rng = np.random.default_rng((seed, split, image_id))
+            picture, shapes = _scene(rng, image_size)
+            file_name = f'{image_id:06d}.png'
+            cv2.imwrite(str(out_dir / name / file_name), picture)
+            images.append(
+                dict(id=image_id, file_name=file_name, width=image_size, height=image_size)
+            )
+            for category, region in shapes:
+                annotations.append(
+                    dict(
+                        id=len(annotations) + 1,
+                        image_id=image_id,
+                        category_id=category + 1,
+                        iscrowd=0,
+                        **_coco_region(region),
+                    )
+                )
+        content = dict(
+            info=dict(description='mmpaca shapes', seed=seed, image_size=image_size),
+            images=images,
+            annotations=annotations,
+            categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],
+        )
+        # Written last: where annotations exist, their images do.
+        (out_dir / 'annotations').mkdir(exist_ok=True)
+        (out_dir / 'annotations' / f'{name}.json').write_text(json.dumps(content))
+    return out_dir
+
+
+def _scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tuple[int, Polygon]]]:
+    """One picture, (size, size, 3) uint8, and its visible shapes as (class index, region)."""
+    canvas = _texture(rng, size, contrast=60)
+    frame = box(0, 0, size, size)
+    visible: list[tuple[int, BaseGeometry]] = []
+    wanted = rng.integers(2, 7)
+    for _ in range(50):  # attempts; a crowded picture may end with fewer shapes than wanted
+        category = int(rng.integers(len(CLASSES)))
+        outline = _outline(rng, CLASSES[category], size)
+        shape = Polygon(outline)
+        left = [(c, region.difference(shape)) for c, region in visible]
+        left.append((category, shape.intersection(frame)))
+        if not all(_is_recognisable(region, size) for _, region in left):
+            continue
+        visible = left
+        _paint(rng, canvas, outline)
+        if len(visible) == wanted:
+            break
+    return np.round(canvas).astype(np.uint8), visible
+
+
+def _is_recognisable(region: BaseGeometry, size: int) -> bool:
+    """Whether enough is left to see, and COCO's polygons (which have no holes) can say it."""
+    parts = region.geoms if isinstance(region, MultiPolygon) else [region]
+    return region.area > (size / 12) ** 2 and all(
+        isinstance(part, Polygon) and not part.interiors for part in parts
+    )
+
+
+def _outline(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
+    """Corner points of a shape, (K, 2) x and y in pixels."""
+    corners = {'circle': 48, 'square': 4, 'triangle': 3, 'star': 10}[name]
+    angle = np.arange(corners) * 2 * math.pi / corners + rng.uniform(0, 2 * math.pi)
+    radius = np.full(corners, size * rng.uniform(0.09, 0.22))
+    if name == 'star':
+        radius[1::2] *= 0.45
+    centre = rng.uniform(0.05 * size, 0.95 * size, 2)
+    return centre + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _paint(rng: np.random.Generator, canvas: np.ndarray, outline: np.ndarray) -> None:
+    """Fill an outline with a textured colour of its own; ``canvas`` is (size, size, 3) float."""
+    size = len(canvas)
+    mask = np.zeros((size * _SUPERSAMPLING,) * 2, np.uint8)
+    # Pixel centres lie at half coordinates, hence the half pixel of the larger mask.
+    points = np.round((outline * _SUPERSAMPLING - 0.5) * 16).astype(np.int32)
+    cv2.fillPoly(mask, [points], 255, shift=4)
+    cover = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)[..., None] / 255
+    canvas += cover * (_texture(rng, size, contrast=30) - canvas)
+
+
+def _texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
+    """A random colour with smooth and fine variation, (size, size, 3) float in 0..255."""
+    ground = rng.uniform(40, 215, 3)
+    smooth = cv2.resize(
+        rng.normal(0, contrast / 2, (4, 4, 3)), (size, size), interpolation=cv2.INTER_CUBIC
+    )
+    fine = rng.normal(0, contrast / 6, (size, size, 1))
+    return np.clip(ground + smooth + fine, 0, 255)
+
+
+def _coco_region(region: BaseGeometry) -> dict:
+    """COCO's ``segmentation``, ``bbox`` (x, y, width, height) and ``area`` of a region."""
+    parts: Iterator = region.geoms if isinstance(region, MultiPolygon) else [region]
+    left, top, right, bottom = region.bounds
+    return dict(
+        segmentation=[
+            [round(float(v), 2) for xy in part.exterior.coords[:-1] for v in xy] for part in parts
+        ],
+        bbox=[round(float(v), 2) for v in (left, top, right - left, bottom - top)],
+        area=round(float(region.area), 2),
+    )

@@ -1,0 +1,41 @@
+"""Running mmdet's own command-line tools with mmpaca registered."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import mmdet
+import torch
+import torch.distributed as dist
+
+# What mmengine's Runner would pass to DDP, but for the device ids, which CPU modules refuse.
+_CPU_WRAPPER = ('type=MMDistributedDataParallel', 'broadcast_buffers=False')
+
+
+def run_mmdet_tool(name: str) -> None:
+    """Run a script of mmdet's ``tools`` as if it had been called, with every flag it has.
+
+    Args:
+        name: e.g. ``'train.py'``; found inside the installed mmdet, never copied.
+
+    Raises:
+        FileNotFoundError: the installed mmdet has no such tool.
+    """
+    script = Path(mmdet.__file__).parent / '.mim' / 'tools' / name
+    if not script.is_file():
+        raise FileNotFoundError(f'{script} does not exist; run: pip install --force-reinstall mmdet')
+    if 'RANK' in os.environ and not torch.cuda.is_available():
+        _use_cpu_processes()
+    runpy.run_path(str(script), run_name='__main__')
+
+
+def _use_cpu_processes() -> None:
+    """Let a torchrun launch work without CUDA.
+
+    mmengine sets the CUDA device of every process, unless a process group is there already.
+    """
+    dist.init_process_group('gloo')
+    if dist.get_rank() == 0:
+        print(f'no CUDA: {dist.get_world_size()} CPU processes with the gloo backend', flush=True)
+    sys.argv += ['--cfg-options', *(f'model_wrapper_cfg.{option}' for option in _CPU_WRAPPER)]

@@ -1,0 +1,56 @@
+"""Serve ``mmcv._ext`` before any test module imports mmcv.ops."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mmpaca.ops
+
+mmpaca.ops.install()
+
+# Loads the package without running mmpaca/__init__.py, whose imports are not what is tested.
+PRELUDE = f"""
+import importlib.util, sys
+path = {str(Path(mmpaca.ops.__file__))!r}
+spec = importlib.util.spec_from_file_location('shim', path)
+shim = sys.modules['shim'] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(shim)
+"""
+
+
+@pytest.fixture(scope='session')
+def run_python() -> Callable[..., str]:
+    """Run code in a fresh interpreter, with the package loaded as ``shim``; its output."""
+
+    def run(code: str, *arguments: str) -> str:
+        result = subprocess.run(
+            [sys.executable, '-c', PRELUDE + code, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def bilinear() -> Callable[..., float]:
+    """Bilinear sample of a map (H, W) at pixel coordinates; pixels outside are 0."""
+
+    def sample(image, y: float, x: float) -> float:
+        y0, x0 = math.floor(y), math.floor(x)
+        total = 0.0
+        for row in (y0, y0 + 1):
+            for column in (x0, x0 + 1):
+                if 0 <= row < image.shape[0] and 0 <= column < image.shape[1]:
+                    share = (1 - abs(y - row)) * (1 - abs(x - column))
+                    total += share * float(image[row, column])
+        return total
+
+    return sample
