@@ -7,7 +7,7 @@ come before mmdet's models import ``mmcv.ops``; in a config,
 """
 
 # The order matters: a readable error before anything fails, operators before mmcv.ops is used.
-# ruff: noqa: E402, I001
+# ruff: noqa: E402
 from .compat import check_versions
 
 __version__ = '0.1.0'

@@ -24,7 +24,9 @@ def run_mmdet_tool(name: str) -> None:
     """
     script = Path(mmdet.__file__).parent / '.mim' / 'tools' / name
     if not script.is_file():
-        raise FileNotFoundError(f'{script} does not exist; run: pip install --force-reinstall mmdet')
+        raise FileNotFoundError(
+            f'{script} does not exist; run: pip install --force-reinstall mmdet'
+        )
     if 'RANK' in os.environ and not torch.cuda.is_available():
         _use_cpu_processes()
     runpy.run_path(str(script), run_name='__main__')

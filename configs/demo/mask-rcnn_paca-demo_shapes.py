@@ -3,8 +3,9 @@ _base_ = ['../_base_/models/mask-rcnn_paca_fpn.py', '../_base_/default_runtime.p
 
 classes = ('circle', 'square', 'triangle', 'star')
 data_root = 'data/shapes/'
-max_iters = 600
-batch_size = 16
+max_iters = 700
+batch_size = 8
+norm_cfg = dict(type='BN')  # from random weights, heads without norms learn slowly
 
 model = dict(
     backbone=dict(
@@ -13,12 +14,12 @@ model = dict(
             embed_dims=(48, 96, 160, 192),
             num_heads=(1, 2, 4, 4),
             mlp_ratios=(4, 4, 4, 4),
-            depths=(1, 1, 2, 1),
+            depths=(2, 2, 2, 2),
         ),
         num_clusters=(49, 49, 0, 0),  # 36 patches in stage 3: fewer than clusters would be
         drop_path_rate=0.0,
     ),
-    neck=dict(in_channels=[48, 96, 160, 192], out_channels=64, num_outs=4),
+    neck=dict(in_channels=[48, 96, 160, 192], out_channels=64, num_outs=4, norm_cfg=norm_cfg),
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,
@@ -26,15 +27,19 @@ model = dict(
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64, featmap_strides=[4, 8, 16]),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=4),
-        mask_roi_extractor=dict(out_channels=64, featmap_strides=[4, 8, 16]),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=4),
+        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=4, reg_class_agnostic=True),
+        mask_roi_extractor=dict(
+            out_channels=64, featmap_strides=[4, 8, 16], roi_layer=dict(output_size=7)
+        ),
+        mask_head=dict(
+            num_convs=2, in_channels=64, conv_out_channels=64, num_classes=4, norm_cfg=norm_cfg
+        ),
     ),
     train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(sampler=dict(num=32), mask_size=14),
     ),
-    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),
 )
 
 train_pipeline = [
@@ -45,6 +50,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(96, 96), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',
@@ -87,13 +93,13 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=2e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
 ]
 default_hooks = dict(
     logger=dict(interval=20),

@@ -8,6 +8,7 @@ checkpoints that mmengine itself writes (their message hub holds HistoryBuffer o
 import argparse
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,8 @@ def _history_method(owner: type, name: str) -> Any:
     The real one would let a file walk from any object to any other.
     """
     if owner is not HistoryBuffer or name not in _HISTORY_METHODS:
-        raise UnsafeCheckpointError(f'getattr({owner!r}, {name!r})')
+        # In torch's own words, so that _refused_objects finds the name.
+        raise pickle.UnpicklingError(f'GLOBAL getattr({getattr(owner, "__name__", owner)},{name})')
     return getattr(HistoryBuffer, name)
 
 
@@ -58,9 +60,7 @@ SAFE_GLOBALS = [
 ]
 
 
-def load_file(
-    filename: str | os.PathLike, map_location: Any = None, rename: bool = True
-) -> Any:
+def load_file(filename: str | os.PathLike, map_location: Any = None, rename: bool = True) -> Any:
     """Load a local checkpoint without running code from it.
 
     Args:
@@ -81,16 +81,17 @@ def load_file(
     with torch.serialization.safe_globals(SAFE_GLOBALS):
         try:
             checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise UnsafeCheckpointError(
-                f'checkpoint {filename} is not loaded: it holds {_describe(filename, error)}, and '
-                'unpickling other objects than tensors, numbers, strings and their containers '
-                'can run code. Ask its author for a file that holds only the state_dict'
-            ) from error
-        except (RuntimeError, EOFError, ValueError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+            refused = _refused_objects(filename, error)
+            if refused:
+                raise UnsafeCheckpointError(
+                    f'checkpoint {filename} is not loaded: it holds {", ".join(refused)}, and '
+                    'unpickling other objects than tensors, numbers, strings and their containers '
+                    'can run code. Ask its author for a file that holds only the state_dict'
+                ) from error
             raise RuntimeError(
-                f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated or not '
-                f'a checkpoint: {error}'
+                f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
+                f'unreadable or no checkpoint: {str(error).splitlines()[:1]}'
             ) from error
     return to_openmmlab(checkpoint) if rename else checkpoint
 
@@ -124,7 +125,8 @@ def to_openmmlab(checkpoint: Any) -> Any:
     prefix = find_prefix(weights, official=True)
     if prefix is None:
         return checkpoint
-    task = 'classifier' if prefix + 'head.weight' in weights else 'detector'
+    is_classifier = prefix + 'head.weight' in weights and all(k.startswith(prefix) for k in weights)
+    task = 'classifier' if is_classifier else 'detector'
     rest = {} if weights is checkpoint else checkpoint
     rest = {key: value for key, value in rest.items() if key not in _WEIGHT_KEYS}
     return {**rest, 'state_dict': convert_official(weights, task)}
@@ -136,12 +138,12 @@ def register_loaders() -> None:
     CheckpointLoader.register_scheme(('http://', 'https://'), loader=load_url, force=True)
 
 
-def _describe(filename: str, error: pickle.UnpicklingError) -> str:
-    """Name the objects that made the file unsafe."""
-    if isinstance(error, UnsafeCheckpointError):
-        return str(error)
+def _refused_objects(filename: str, error: Exception) -> list[str]:
+    """The objects because of which a file was refused, none where it is merely broken."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return []
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
-    except (RuntimeError, ValueError, pickle.UnpicklingError):  # not torch's zip format
+    except (pickle.UnpicklingError, RuntimeError, ValueError):  # not torch's zip format
         names = []
-    return ', '.join(names) or str(error).splitlines()[0]
+    return names or re.findall(r'GLOBAL (\S+)', str(error))

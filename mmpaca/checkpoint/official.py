@@ -35,16 +35,15 @@ def convert_official(state_dict: Mapping[str, Tensor], task: str = 'backbone') -
             f"no tensor has a name of the authors' PaCa-ViT, e.g. stage1.0.attn.q.weight; the "
             f'{len(state_dict)} names given begin with {list(state_dict)[:3]}'
         )
-    # In a detector or a wrapped model what is not backbone stands beside 'PARENT.backbone.'.
+    # In a detector or a wrapped model, what is not backbone stands beside PARENT.backbone.
     parent = prefix.removesuffix('backbone.')
-    in_classifier = parent == prefix
 
     backbone, head, others, unknown = {}, {}, {}, []
     for name, value in state_dict.items():
         local = name.removeprefix(prefix) if name.startswith(prefix) else None
         if local is None:
             others[name.removeprefix(parent)] = value
-        elif in_classifier and local.startswith('head.'):
+        elif local.startswith('head.'):
             head['head.fc.' + local.removeprefix('head.')] = value
         elif (renamed := rename_official(local)) is not None:
             backbone[renamed] = value
@@ -59,7 +58,7 @@ def convert_official(state_dict: Mapping[str, Tensor], task: str = 'backbone') -
         return backbone
     backbone = {'backbone.' + name: value for name, value in backbone.items()}
     if task == 'detector':
-        return {**backbone, **({} if in_classifier else others)}
+        return {**backbone, **others}
     if not head:
         raise ValueError("the file has no classifier's head (head.weight, head.bias)")
     return {**backbone, **head}

@@ -81,29 +81,34 @@ def write_shapes(
 
 def _scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tuple[int, Polygon]]]:
     """One picture, (size, size, 3) uint8, and its visible shapes as (class index, region)."""
-    canvas = _texture(rng, size, contrast=60)
     frame = box(0, 0, size, size)
-    visible: list[tuple[int, BaseGeometry]] = []
+    ground = rng.uniform(40, 215, 3)
+    canvas = _texture(rng, size, ground, contrast=40)
+    visible: list[tuple[int, BaseGeometry, float]] = []  # class, region, area with nothing hidden
     wanted = rng.integers(2, 7)
     for _ in range(50):  # attempts; a crowded picture may end with fewer shapes than wanted
         category = int(rng.integers(len(CLASSES)))
         outline = _outline(rng, CLASSES[category], size)
         shape = Polygon(outline)
-        left = [(c, region.difference(shape)) for c, region in visible]
-        left.append((category, shape.intersection(frame)))
-        if not all(_is_recognisable(region, size) for _, region in left):
+        left = [(c, region.difference(shape), area) for c, region, area in visible]
+        left.append((category, shape.intersection(frame), shape.area))
+        if not all(_is_recognisable(region, area) for _, region, area in left):
             continue
         visible = left
-        _paint(rng, canvas, outline)
+        colour = rng.uniform(20, 235, 3)
+        while np.abs(colour - ground).max() < 60:
+            colour = rng.uniform(20, 235, 3)
+        _paint(rng, canvas, outline, colour)
         if len(visible) == wanted:
             break
+    visible = [(category, region) for category, region, _ in visible]
     return np.round(canvas).astype(np.uint8), visible
 
 
-def _is_recognisable(region: BaseGeometry, size: int) -> bool:
-    """Whether enough is left to see, and COCO's polygons (which have no holes) can say it."""
+def _is_recognisable(region: BaseGeometry, area: float) -> bool:
+    """Whether half of it is left to see, and COCO's polygons (which have no holes) can say it."""
     parts = region.geoms if isinstance(region, MultiPolygon) else [region]
-    return region.area > (size / 12) ** 2 and all(
+    return region.area > area / 2 and all(
         isinstance(part, Polygon) and not part.interiors for part in parts
     )
 
@@ -112,32 +117,35 @@ def _outline(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
     """Corner points of a shape, (K, 2) x and y in pixels."""
     corners = {'circle': 48, 'square': 4, 'triangle': 3, 'star': 10}[name]
     angle = np.arange(corners) * 2 * math.pi / corners + rng.uniform(0, 2 * math.pi)
-    radius = np.full(corners, size * rng.uniform(0.09, 0.22))
+    radius = np.full(corners, size * rng.uniform(0.1, 0.22))
     if name == 'star':
-        radius[1::2] *= 0.45
+        radius[1::2] *= 0.5
     centre = rng.uniform(0.05 * size, 0.95 * size, 2)
     return centre + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def _paint(rng: np.random.Generator, canvas: np.ndarray, outline: np.ndarray) -> None:
-    """Fill an outline with a textured colour of its own; ``canvas`` is (size, size, 3) float."""
+def _paint(
+    rng: np.random.Generator, canvas: np.ndarray, outline: np.ndarray, colour: np.ndarray
+) -> None:
+    """Fill an outline with a textured colour; ``canvas`` is (size, size, 3) float."""
     size = len(canvas)
     mask = np.zeros((size * _SUPERSAMPLING,) * 2, np.uint8)
     # Pixel centres lie at half coordinates, hence the half pixel of the larger mask.
     points = np.round((outline * _SUPERSAMPLING - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask, [points], 255, shift=4)
     cover = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)[..., None] / 255
-    canvas += cover * (_texture(rng, size, contrast=30) - canvas)
+    canvas += cover * (_texture(rng, size, colour, contrast=20) - canvas)
 
 
-def _texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
-    """A random colour with smooth and fine variation, (size, size, 3) float in 0..255."""
-    ground = rng.uniform(40, 215, 3)
+def _texture(
+    rng: np.random.Generator, size: int, colour: np.ndarray, contrast: float
+) -> np.ndarray:
+    """A colour with smooth and fine variation, (size, size, 3) float in 0..255."""
     smooth = cv2.resize(
         rng.normal(0, contrast / 2, (4, 4, 3)), (size, size), interpolation=cv2.INTER_CUBIC
     )
     fine = rng.normal(0, contrast / 6, (size, size, 1))
-    return np.clip(ground + smooth + fine, 0, 255)
+    return np.clip(colour + smooth + fine, 0, 255)
 
 
 def _coco_region(region: BaseGeometry) -> dict:

@@ -36,7 +36,11 @@ class StrictLoadHook(Hook):
         if not self.strict:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        own = [name + '.' if name else '' for name, m in model.named_modules() if isinstance(m, PaCaViT)]
+        own = [
+            name + '.' if name else ''
+            for name, m in model.named_modules()
+            if isinstance(m, PaCaViT)
+        ]
         expected = model.state_dict()
         # As Runner.load_checkpoint does, without the prefix of DistributedDataParallel.
         given = {re.sub(r'^module\.', '', k): v for k, v in weights_of(checkpoint).items()}

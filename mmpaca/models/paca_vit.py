@@ -364,7 +364,9 @@ def _check_arch(arch: str | dict) -> dict:
     """The arch as a dict with one value per stage everywhere."""
     if isinstance(arch, str):
         if arch not in ARCHS:
-            raise ValueError(f'arch={arch!r} is unknown, choose one of {tuple(ARCHS)} or give a dict')
+            raise ValueError(
+                f'arch={arch!r} is unknown, choose one of {tuple(ARCHS)} or give a dict'
+            )
         return ARCHS[arch]
     missing = [key for key in _ARCH_KEYS if key not in arch]
     unknown = [key for key in arch if key not in (*_ARCH_KEYS, 'teacher_depths')]

@@ -6,38 +6,41 @@ The name table stands next to the model because it must change with it. Both the
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor, nn
 
 from .layers import init_module
 
-# The authors' names -> ours; {n-1} stands for the n-th group less one, for they count from 1.
+# The authors' names -> ours. Their stages count from 1, ours from 0: {i} is the first number less
+# one; {0} is it as it stands, for a transition from stage 1 is part of our stages.1.
+# fmt: off
 _OFFICIAL = [
-    (r'patch_embed\.proj\.(\d+)\.(.+)', 'stem.convs.{1}.{2}'),
-    (r'patch_embed\.norm\.(.+)', 'stem.norm.{1}'),
-    (r'stage(\d+)\.(\d+)\.norm([12])_before\.(.+)', 'stages.{1-1}.blocks.{2}.norm{3}.{4}'),
-    (r'stage(\d+)\.(\d+)\.attn\.clustering\.(.+)', 'stages.{1-1}.blocks.{2}.attn.{3}'),
-    (r'stage(\d+)\.(\d+)\.attn\.((?:cluster_norm|[qkv]|proj)\..+)', 'stages.{1-1}.blocks.{2}.attn.{3}'),
-    (r'stage(\d+)\.(\d+)\.mlp\.dwconv\.(.+)', 'stages.{1-1}.blocks.{2}.mlp.{3}'),
-    (r'stage(\d+)\.(\d+)\.mlp\.(fc[12]\..+)', 'stages.{1-1}.blocks.{2}.mlp.{3}'),
-    (r'norm(\d+)\.(.+)', 'stages.{1-1}.norm.{2}'),
-    (r'transition(\d+)\.proj\.(.+)', 'stages.{1}.downsample.conv.{2}'),
-    (r'transition(\d+)\.norm\.(.+)', 'stages.{1}.downsample.norm.{2}'),
-    (r'paca_teacher\.block(\d+)\.(\d+)\.0\.fn\.0\.(.+)', 'teacher.stages.{1-1}.blocks.{2}.depthwise.{3}'),
-    (r'paca_teacher\.block(\d+)\.(\d+)\.0\.fn\.2\.(.+)', 'teacher.stages.{1-1}.blocks.{2}.norm1.{3}'),
-    (r'paca_teacher\.block(\d+)\.(\d+)\.1\.(.+)', 'teacher.stages.{1-1}.blocks.{2}.pointwise.{3}'),
-    (r'paca_teacher\.block(\d+)\.(\d+)\.3\.(.+)', 'teacher.stages.{1-1}.blocks.{2}.norm2.{3}'),
-    (r'paca_teacher\.transition(\d+)\.0\.(.+)', 'teacher.stages.{1}.transition.{2}'),
-    (r'paca_teacher\.transition(\d+)\.2\.(.+)', 'teacher.stages.{1}.transition.norm.{2}'),
-    (r'paca_teacher\.lateral(\d+)\.0\.(.+)', 'teacher.stages.{1-1}.lateral.conv.{2}'),
-    (r'paca_teacher\.lateral(\d+)\.2\.(.+)', 'teacher.stages.{1-1}.lateral.norm.{2}'),
-    (r'paca_teacher\.fpn(\d+)\.0\.fn\.0\.(.+)', 'teacher.stages.{1-1}.smooth.depthwise.{2}'),
-    (r'paca_teacher\.fpn(\d+)\.0\.fn\.2\.(.+)', 'teacher.stages.{1-1}.smooth.norm1.{2}'),
-    (r'paca_teacher\.fpn(\d+)\.1\.(.+)', 'teacher.stages.{1-1}.smooth.pointwise.{2}'),
-    (r'paca_teacher\.fpn(\d+)\.3\.(.+)', 'teacher.stages.{1-1}.smooth.norm2.{2}'),
-    (r'paca_teacher\.to_clusters(\d+)\.(.+)', 'teacher.stages.{1-1}.to_clusters.{2}'),
+    (r'patch_embed\.proj\.(\d+)\.(.+)', 'stem.convs.{0}.{1}'),
+    (r'patch_embed\.norm\.(.+)', 'stem.norm.{0}'),
+    (r'stage(\d+)\.(\d+)\.norm([12])_before\.(.+)', 'stages.{i}.blocks.{1}.norm{2}.{3}'),
+    (r'stage(\d+)\.(\d+)\.attn\.clustering\.(.+)', 'stages.{i}.blocks.{1}.attn.{2}'),
+    (r'stage(\d+)\.(\d+)\.attn\.(.+)', 'stages.{i}.blocks.{1}.attn.{2}'),
+    (r'stage(\d+)\.(\d+)\.mlp\.dwconv\.(.+)', 'stages.{i}.blocks.{1}.mlp.{2}'),
+    (r'stage(\d+)\.(\d+)\.mlp\.(.+)', 'stages.{i}.blocks.{1}.mlp.{2}'),
+    (r'norm(\d+)\.(.+)', 'stages.{i}.norm.{1}'),
+    (r'transition(\d+)\.proj\.(.+)', 'stages.{0}.downsample.conv.{1}'),
+    (r'transition(\d+)\.norm\.(.+)', 'stages.{0}.downsample.norm.{1}'),
+    (r'paca_teacher\.block(\d+)\.(\d+)\.0\.fn\.0\.(.+)', 'teacher.stages.{i}.blocks.{1}.depthwise.{2}'),
+    (r'paca_teacher\.block(\d+)\.(\d+)\.0\.fn\.2\.(.+)', 'teacher.stages.{i}.blocks.{1}.norm1.{2}'),
+    (r'paca_teacher\.block(\d+)\.(\d+)\.1\.(.+)', 'teacher.stages.{i}.blocks.{1}.pointwise.{2}'),
+    (r'paca_teacher\.block(\d+)\.(\d+)\.3\.(.+)', 'teacher.stages.{i}.blocks.{1}.norm2.{2}'),
+    (r'paca_teacher\.transition(\d+)\.0\.(.+)', 'teacher.stages.{0}.transition.{1}'),
+    (r'paca_teacher\.transition(\d+)\.2\.(.+)', 'teacher.stages.{0}.transition.norm.{1}'),
+    (r'paca_teacher\.lateral(\d+)\.0\.(.+)', 'teacher.stages.{i}.lateral.conv.{1}'),
+    (r'paca_teacher\.lateral(\d+)\.2\.(.+)', 'teacher.stages.{i}.lateral.norm.{1}'),
+    (r'paca_teacher\.fpn(\d+)\.0\.fn\.0\.(.+)', 'teacher.stages.{i}.smooth.depthwise.{1}'),
+    (r'paca_teacher\.fpn(\d+)\.0\.fn\.2\.(.+)', 'teacher.stages.{i}.smooth.norm1.{1}'),
+    (r'paca_teacher\.fpn(\d+)\.1\.(.+)', 'teacher.stages.{i}.smooth.pointwise.{1}'),
+    (r'paca_teacher\.fpn(\d+)\.3\.(.+)', 'teacher.stages.{i}.smooth.norm2.{1}'),
+    (r'paca_teacher\.to_clusters(\d+)\.(.+)', 'teacher.stages.{i}.to_clusters.{1}'),
 ]
+# fmt: on
 # Names that only the authors' backbone, and only ours, have.
 _OFFICIAL_MARK = re.compile(r'(|.*\.)stage\d+\.\d+\.(?:norm[12]_before|attn|mlp)\.')
 _OWN_MARK = re.compile(r'(|.*\.)stages\.\d+\.blocks\.\d+\.(?:attn\.[qkv]|mlp\.dwconv)\.')
@@ -48,11 +51,8 @@ def rename_official(name: str) -> str | None:
     for pattern, ours in _OFFICIAL:
         match = re.fullmatch(pattern, name)
         if match:
-            return re.sub(
-                r'\{(\d)(-1)?\}',
-                lambda part: str(int(match[int(part[1])]) - 1) if part[2] else match[int(part[1])],
-                ours,
-            )
+            first = match[1]
+            return ours.format(*match.groups(), i=int(first) - 1 if first.isdigit() else None)
     return None
 
 
@@ -121,16 +121,31 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
     given = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
     weights = backbone_weights({k[len(prefix) :]: v for k, v in given.items()})
     expected = model.state_dict()
-    _renew_clusters(model, expected, weights)
     # As in torch and mmengine, a BatchNorm's step counter may be missing.
     for name, value in expected.items():
         if name.endswith('num_batches_tracked'):
             weights.setdefault(name, value)
-    misfit = describe_misfit(expected, weights)
+
+    ours, theirs = _cluster_counts(expected), _cluster_counts(weights)
+    concerned = _depends_on_clusters(len(model.stages), ours, theirs)
+    misfit = describe_misfit(
+        *({k: v for k, v in w.items() if not concerned(k)} for w in (expected, weights))
+    )
     if misfit:
         where = f' under {prefix!r}' if prefix else ''
+        misfit = describe_misfit(expected, weights)
         raise RuntimeError(f'The weights do not fit {type(model).__name__}{where}: {misfit}')
-    state_dict.update((prefix + name, value) for name, value in weights.items())
+    renewed = [name for name in expected if concerned(name)]
+    for name in renewed:
+        init_module(model.get_submodule(name.rpartition('.')[0]))
+        weights[name] = expected[name]  # shares memory with the parameter just initialised
+    if renewed or any(concerned(name) for name in weights):
+        warnings.warn(
+            f'the weights were trained with {_counts(theirs)} clusters, this model has '
+            f'{_counts(ours)}; newly initialised: {", ".join(renewed) or "nothing"}',
+            stacklevel=2,
+        )
+    state_dict.update((prefix + name, weights[name]) for name in expected)
 
 
 def describe_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
@@ -144,42 +159,33 @@ def describe_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor])
     ]
     parts = [
         f'{len(names)} {what}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}'
-        for what, names in (('missing', missing), ('unexpected', unexpected), ('wrong shape', wrong))
+        for what, names in (
+            ('missing', missing),
+            ('unexpected', unexpected),
+            ('wrong shape', wrong),
+        )
         if names
     ]
     fitting = len(expected) - len(missing) - len(wrong)
     return f'{fitting} of {len(expected)} tensors fit. {"; ".join(parts)}.' if parts else ''
 
 
-def _renew_clusters(model: nn.Module, expected: dict[str, Tensor], weights: dict) -> None:
-    """Where a stage's number of clusters differs, initialise what depends on it, and say so."""
-    ours, theirs = _cluster_counts(expected), _cluster_counts(weights)
-    renewed = []
-    for stage in range(len(model.stages)):
-        here, there = ours.get(stage, (0, ''))[0], theirs.get(stage, (0, ''))[0]
+def _depends_on_clusters(stages: int, ours: dict, theirs: dict) -> Callable[[str], bool]:
+    """A test for the names that exist, or have their shape, because of a number that differs."""
+    patterns = []
+    for stage in range(stages):
+        here, layer = ours.get(stage, (0, ''))
+        there, _ = theirs.get(stage, (0, ''))
         if here == there:
             continue
         if here and there:  # the last layer makes one map per cluster, the rest does not care
-            own, teacher = rf'(?:{ours[stage][1]}|cluster_pos_embed)', 'to_clusters'
+            own, teacher = f'(?:{layer}|cluster_pos_embed)', 'to_clusters'
         else:  # self-attention on one side: it has no clusters at all
             own, teacher = 'cluster', '(?:to_clusters|lateral|smooth)'
-        concerned = re.compile(
-            rf'stages\.{stage}\.blocks\.\d+\.attn\.{own}|teacher\.stages\.{stage}\.{teacher}\.'
-        )
-        for name in filter(concerned.match, list(weights)):
-            del weights[name]
-        for name in filter(concerned.match, expected):
-            init_module(model.get_submodule(name.rpartition('.')[0]))
-            weights[name] = expected[name]  # shares memory with the parameter just initialised
-            renewed.append(name)
-        if not here:
-            renewed.append(f'stages.{stage} (self-attention here)')
-    if renewed:
-        warnings.warn(
-            f'the weights were trained with {_counts(theirs)} clusters, this model has '
-            f'{_counts(ours)}: newly initialised {", ".join(renewed)}',
-            stacklevel=2,
-        )
+        patterns.append(rf'stages\.{stage}\.blocks\.\d+\.attn\.{own}')
+        patterns.append(rf'teacher\.stages\.{stage}\.{teacher}\.')
+    compiled = re.compile('|'.join(patterns) or '(?!)')  # (?!) matches nothing
+    return lambda name: compiled.match(name) is not None
 
 
 def _cluster_counts(weights: Mapping[str, Tensor]) -> dict[int, tuple[int, str]]:

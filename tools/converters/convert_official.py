@@ -30,7 +30,9 @@ def main() -> None:
     converted = convert_official(weights, args.task)
     torch.save(dict(state_dict=converted), args.dst)
     left_out = len(weights) - len(converted)
-    print(f'{len(converted)} of {len(weights)} tensors matched, {left_out} left out for {args.task}')
+    print(
+        f'{len(converted)} of {len(weights)} tensors matched, {left_out} left out for {args.task}'
+    )
     print(f'wrote {args.dst}')
 
 

@@ -1,0 +1,201 @@
+"""Checkpoints load through mmengine, and none of them runs code."""
+
+import argparse
+import collections
+import http.server
+import os
+import threading
+import types
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_prefix
+from official import official_weights
+
+from mmpaca.checkpoint import UnsafeCheckpointError, load_file
+from mmpaca.models import PaCaViT
+
+
+def load(path):
+    """As Runner, init_cfg and the inferencers load."""
+    return CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
+
+
+def test_what_a_training_run_saves_comes_back(tmp_path):
+    hub = MessageHub.get_instance('test_loading')
+    for value in (1.0, 2.0, 4.5):
+        hub.update_scalar('train/loss', value)
+    hub.update_info('iter', 3)
+    saved = dict(
+        message_hub=hub.state_dict(),
+        meta=dict(
+            seed=np.int64(3),
+            best=np.float32(0.5),
+            dataset_meta=dict(classes=('a',), palette=[(1, 2, 3)]),
+        ),
+        array=np.arange(6.0).reshape(2, 3),
+        config=ConfigDict(lr=0.1),
+        arguments=argparse.Namespace(epochs=3),
+        optimizer=collections.OrderedDict(state={0: dict(step=torch.tensor(1.0))}),
+        state_dict=dict(weight=torch.arange(3)),
+    )
+    torch.save(saved, tmp_path / 'epoch_1.pth')
+    loaded = load(tmp_path / 'epoch_1.pth')
+    history = loaded['message_hub']['log_scalars']['train/loss']
+    assert isinstance(history, HistoryBuffer)
+    assert (
+        history.mean() == 2.5
+        and history.statistics('max') == 4.5
+        and history.data[0].dtype == float
+    )
+    assert loaded['meta'] == saved['meta'] and type(loaded['meta']['best']) is np.float32
+    assert np.array_equal(loaded['array'], saved['array'])
+    assert loaded['config'].lr == 0.1 and loaded['arguments'].epochs == 3
+    assert torch.equal(loaded['state_dict']['weight'], torch.arange(3))
+
+
+class Reduced:
+    """Pickles as a call."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def evil_state(tmp_path) -> dict:
+    """A marker file is written if any of these is unpickled by Python's own rules."""
+    command = f'touch {tmp_path}/executed'
+    return dict(
+        system=(Reduced(os.system, command), 'system'),
+        evaluate=(Reduced(eval, f'__import__("os").system("{command}")'), 'eval'),
+        other_method=(
+            Reduced(getattr, HistoryBuffer, '__init__'),
+            r'getattr\(HistoryBuffer,__init__\)',
+        ),
+        other_owner=(Reduced(getattr, ConfigDict, 'mean'), r'getattr\(ConfigDict,mean\)'),
+        own_class=(types.SimpleNamespace(a=1), 'SimpleNamespace'),
+        function=(os.getcwd, 'getcwd'),
+    )
+
+
+KINDS = ('system', 'evaluate', 'other_method', 'other_owner', 'own_class', 'function')
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('kind', KINDS)
+def test_other_objects_are_refused_by_name(tmp_path, kind, legacy):
+    payload, name = evil_state(tmp_path)[kind]
+    path = tmp_path / 'evil.pth'
+    torch.save(
+        dict(state_dict={}, payload=payload), path, _use_new_zipfile_serialization=not legacy
+    )
+    with pytest.raises(UnsafeCheckpointError, match=name) as error:
+        load(path)
+    assert str(path) in str(error.value)
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_a_history_buffer_cannot_smuggle_other_methods(tmp_path):
+    buffer = HistoryBuffer([1.0], [1])
+    buffer.__dict__['statistics_methods'] = {
+        'mean': Reduced(getattr, HistoryBuffer, 'register_statistics')
+    }
+    state = dict(buffer.__dict__)
+
+    class Impostor:
+        def __reduce__(self):
+            return HistoryBuffer, (), state
+
+    torch.save(dict(x=Impostor()), tmp_path / 'evil.pth')
+    with pytest.raises(UnsafeCheckpointError, match='register_statistics'):
+        load(tmp_path / 'evil.pth')
+
+
+def test_all_objects_are_named(tmp_path):
+    torch.save(dict(a=os.getcwd, b=types.SimpleNamespace()), tmp_path / 'two.pth')
+    with pytest.raises(
+        UnsafeCheckpointError,
+        match='posix.getcwd, types.SimpleNamespace|types.SimpleNamespace, posix.getcwd',
+    ):
+        load(tmp_path / 'two.pth')
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    with pytest.raises(FileNotFoundError, match='missing.pth'):
+        load(tmp_path / 'missing.pth')
+    torch.save(dict(weight=torch.zeros(10_000)), tmp_path / 'whole.pth')
+    content = (tmp_path / 'whole.pth').read_bytes()
+    for size in (0, 10, len(content) // 2, len(content) - 1):
+        (tmp_path / 'cut.pth').write_bytes(content[:size])
+        with pytest.raises(RuntimeError, match='cut.pth.*is truncated'):
+            load(tmp_path / 'cut.pth')
+    (tmp_path / 'text.pth').write_text('Not Found')
+    with pytest.raises(RuntimeError, match='text.pth.*no checkpoint'):
+        load(tmp_path / 'text.pth')
+
+
+@pytest.mark.parametrize(
+    'wrap', [dict, lambda w: dict(state_dict=w, epoch=3), lambda w: dict(model=w)]
+)
+@pytest.mark.parametrize('prefix', ['', 'module.', 'backbone.'])
+@pytest.mark.parametrize('given_prefix', [None, 'backbone.'])
+def test_official_files_initialise_a_backbone(tmp_path, wrap, prefix, given_prefix):
+    """As init_cfg, with mmdet's habit of a prefix or without it."""
+    official = official_weights('tiny_conv')
+    torch.save(wrap({prefix + k: v for k, v in official.items()}), tmp_path / 'official.pth')
+    init_cfg = dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'official.pth'), prefix=given_prefix
+    )
+    model = PaCaViT('tiny', init_cfg=init_cfg)
+    model.init_weights()
+    reference = PaCaViT('tiny')
+    reference.load_state_dict(official)
+    for name, value in reference.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_missing_or_foreign_init_cfg_raises(tmp_path):
+    torch.save({'layer1.0.conv1.weight': torch.zeros(1)}, tmp_path / 'resnet.pth')
+    for name, error in (('nowhere.pth', FileNotFoundError), ('resnet.pth', RuntimeError)):
+        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / name))
+        with pytest.raises(error):
+            PaCaViT('tiny', init_cfg=init_cfg).init_weights()
+
+
+def test_other_files_keep_their_names(tmp_path):
+    torch.save(dict(state_dict={'backbone.conv.weight': torch.ones(1)}), tmp_path / 'other.pth')
+    assert load(tmp_path / 'other.pth')['state_dict'] == {'backbone.conv.weight': torch.ones(1)}
+    assert _load_checkpoint_with_prefix('backbone.', str(tmp_path / 'other.pth')) == {
+        'conv.weight': torch.ones(1)
+    }
+    torch.save(official_weights('tiny_conv'), tmp_path / 'official.pth')
+    assert 'stage1.0.attn.q.weight' in load_file(tmp_path / 'official.pth', rename=False)
+
+
+def test_urls_are_loaded_as_carefully(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    (tmp_path / 'www').mkdir()
+    torch.save(official_weights('tiny_conv'), tmp_path / 'www/official.pth')
+    torch.save(dict(x=os.getcwd), tmp_path / 'www/evil.pth')
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(tmp_path / 'www'))
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f'http://127.0.0.1:{server.server_port}/'
+    try:
+        assert 'backbone.stem.norm.weight' in load(url + 'official.pth')['state_dict']
+        with pytest.raises(UnsafeCheckpointError, match='getcwd'):
+            load(url + 'evil.pth')
+    finally:
+        server.shutdown()

@@ -1,0 +1,59 @@
+"""The authors' checkpoints without their files: names and shapes, and weights made from names."""
+
+import gzip
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+DATA = Path(__file__).parent / 'data'
+GOLDEN = json.loads((DATA / 'golden.json').read_text())
+PARAMS = json.loads((DATA / 'params.json').read_text())
+SHAPES = json.loads(gzip.decompress((DATA / 'official_keys.json.gz').read_bytes()))
+
+# How each of the authors' variants is spelled as arguments of PaCaViT.
+VARIANTS = dict(
+    tiny_conv=dict(arch='tiny'),
+    small_conv=dict(arch='small'),
+    base_conv=dict(arch='base'),
+    small_mlp=dict(arch='small', clustering='mlp'),
+    tiny_linear=dict(arch='tiny', clustering='linear'),
+    small_blockwise=dict(arch='small', num_clusters=(100,) * 4, cluster_interval=1),
+    small_conv_2_0=dict(arch='small', num_clusters=(2, 2, 2, 0)),
+    small_conv_49_0=dict(arch='small', num_clusters=(49, 49, 49, 0)),
+    small_conv_49_100=dict(arch='small', num_clusters=(49, 64, 81, 100)),
+    small_conv_100_49=dict(arch='small', num_clusters=(100, 81, 64, 49)),
+    small_conv_100=dict(arch='small', num_clusters=(100,) * 4),
+    tiny_every2=dict(arch='tiny', num_clusters=(100,) * 4, cluster_interval=2),
+    tiny_teacher=dict(arch='tiny_teacher'),
+    small_teacher=dict(arch='small_teacher'),
+    base_teacher=dict(arch='base_teacher'),
+)
+
+
+def official_weights(variant: str) -> dict[str, torch.Tensor]:
+    """State dict of a variant's classifier; the same numbers as behind ``golden.json``."""
+    return {name: _tensor(name, shape) for name, shape in SHAPES[variant].items()}
+
+
+def _tensor(name: str, shape: list) -> torch.Tensor:
+    if shape and shape[-1] == 'int64':  # BatchNorm's step counter
+        return torch.zeros(shape[:-1], dtype=torch.int64)
+    if name.endswith('blur_filter'):
+        row = torch.tensor([1.0, 2.0, 1.0])
+        return (torch.outer(row, row) / 16).expand(*shape).clone()
+    rng = np.random.RandomState(zlib.crc32(name.encode()))
+    if name.endswith('running_var'):
+        value = 0.5 + rng.random_sample(shape)
+    elif name.endswith(('running_mean', 'bias')):
+        value = 0.1 * rng.standard_normal(shape)
+    elif len(shape) == 1:
+        value = 1.0 + 0.1 * rng.standard_normal(shape)
+    else:  # sharp assignments and attention, so that errors show
+        sharp = 'clustering' in name or 'to_clusters' in name
+        gain = 3.0 if sharp else 2.0 if '.attn.q.' in name or '.attn.k.' in name else 1.0
+        value = gain * rng.standard_normal(shape) / math.sqrt(np.prod(shape[1:]))
+    return torch.from_numpy(np.asarray(value, dtype=np.float32))

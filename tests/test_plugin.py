@@ -1,0 +1,156 @@
+"""``import mmpaca`` is enough, wherever the registry, the config or the tool comes from."""
+
+import sys
+
+import pytest
+
+FROM_REGISTRIES = """
+import mmpaca
+from mmengine.registry import MODELS as root
+from mmdet.registry import MODELS as mmdet
+from mmpretrain.registry import MODELS as mmpretrain
+for registry in (root, mmdet, mmpretrain):
+    for name in ('PaCaViT', 'mmpaca.PaCaViT'):
+        model = registry.build(dict(type=name, arch='tiny'))
+        assert type(model) is mmpaca.models.PaCaViT, (registry.scope, name)
+print('built')
+"""
+
+WITHOUT_CUSTOM_IMPORT = """
+from mmengine.registry import MODELS
+print(type(MODELS.build(dict(type='mmpaca.PaCaViT'))).__module__)
+"""
+
+THROUGH_CUSTOM_IMPORTS = """
+from mmengine.config import Config
+from mmdet.registry import MODELS
+cfg = Config.fromfile('mine.py')
+print(sum(p.numel() for p in MODELS.build(cfg.model).backbone.parameters()))
+"""
+
+# A stranger's config, somewhere on disk: PaCaViT under another detector of mmdet's.
+MINE = """
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmpaca'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(_delete_=True, type='PaCaViT', arch='tiny'),
+    neck=dict(in_channels=[96, 192, 320, 384]))
+"""
+
+
+def test_all_registries_build_it(python):
+    assert python(FROM_REGISTRIES).strip().endswith('built')
+
+
+def test_scoped_name_needs_no_import(python):
+    assert 'mmpaca.models.paca_vit' in python(WITHOUT_CUSTOM_IMPORT)
+
+
+def test_custom_imports_in_a_config(python, tmp_path):
+    (tmp_path / 'mine.py').write_text(MINE)
+    assert python(THROUGH_CUSTOM_IMPORTS).strip().endswith('11815680')
+
+
+@pytest.mark.parametrize(
+    'base', ['mmpaca::mask_rcnn_paca.py', 'mmpaca::paca_vit/mask-rcnn_paca-s_1x_coco.py']
+)
+def test_bases_from_anywhere(root, tmp_path, base):
+    from mmengine.config import Config
+
+    (tmp_path / 'mine.py').write_text(
+        f"_base_ = '{base}'\nmodel = dict(backbone=dict(arch='tiny'))\n"
+    )
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    assert cfg.model.backbone.arch == 'tiny'
+    expected = Config.fromfile(root / 'configs/mask_rcnn_paca.py')
+    expected.model.backbone.arch = 'tiny'
+    assert cfg.to_dict() == expected.to_dict()
+
+
+def test_a_wrong_base_lists_the_right_ones(tmp_path):
+    from mmengine.config import Config
+
+    (tmp_path / 'mine.py').write_text("_base_ = 'mmpaca::mask_rcnn.py'\n")
+    with pytest.raises(
+        FileNotFoundError, match='mmpaca::mask_rcnn.py does not exist.*mask_rcnn_paca.py'
+    ):
+        Config.fromfile(tmp_path / 'mine.py')
+
+
+STOCK_INFERENCER = """
+import mmpaca
+from mmdet.apis import DetInferencer
+inferencer = DetInferencer(model='demo.py', weights='random.pth', device='cpu', show_progress=False)
+result = inferencer('image.png', no_save_vis=True)['predictions'][0]
+print(sorted(result), len(result['bboxes']) == len(result['masks']))
+"""
+
+
+def test_stock_mmdet_from_another_folder(root, run, python, tmp_path, shapes):
+    """mmdet's own tools/train.py and DetInferencer, with nothing of this checkout on the path
+    but the package."""
+    import shutil
+    from pathlib import Path
+
+    import mmdet
+
+    config = (root / 'configs/demo/mask-rcnn_paca-demo_shapes.py').read_text()
+    config = config.replace("'../_base_/", "'mmpaca::_base_/")
+    # A stock tool has not imported mmpaca when it reads the bases; a plain path works there.
+    config = config.replace("'mmpaca::", f"'{root}/configs/")
+    (tmp_path / 'demo.py').write_text(config)
+    shutil.copytree(shapes, tmp_path / 'data/shapes')
+    train = Path(mmdet.__file__).parent / '.mim/tools/train.py'
+    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
+    printed = run(sys.executable, train, 'demo.py', '--work-dir', 'out', '--cfg-options', *options)
+    assert 'coco/bbox_mAP' in printed
+    shutil.copy(shapes / 'val/000001.png', tmp_path / 'image.png')
+    (tmp_path / 'random.pth').symlink_to(tmp_path / 'out/iter_2.pth')
+    assert "['bboxes', 'labels', 'masks', 'scores'] True" in python(STOCK_INFERENCER)
+
+
+VERSION = """
+import importlib.machinery, sys, types
+{setup}
+try:
+    import mmpaca
+except ImportError as error:
+    print('ERROR', error)
+"""
+
+
+@pytest.mark.parametrize(
+    ('setup', 'sentence'),
+    [
+        (
+            "import mmcv; mmcv.__version__ = '2.4.0'",
+            'mmpaca needs mmcv >=2.0.0,<2.4.0 and found 2.4.0; run: pip install "mmcv-lite==2.1.0"',
+        ),
+        (
+            "import mmengine; mmengine.__version__ = '0.9.0'",
+            'mmpaca needs mmengine >=0.10.3,<1.0 and found 0.9.0; run: pip install "mmengine==0.10.7"',
+        ),
+        (
+            "import mmdet; mmdet.__version__ = '2.28.2'",
+            'mmpaca needs mmdet >=3.3.0,<4.0 and found 2.28.2; run: pip install "mmdet==3.3.0"',
+        ),
+        (
+            "import torch; torch.__version__ = '2.1.0+cu118'",
+            'mmpaca needs torch >=2.6 and found 2.1.0+cu118; run: pip install torch torchvision',
+        ),
+        (
+            'class Hide:\n'
+            '    def find_spec(self, name, path=None, target=None):\n'
+            "        if name == 'mmdet': raise ModuleNotFoundError(name, name=name)\n"
+            'sys.meta_path.insert(0, Hide())',
+            'mmpaca needs mmdet >=3.3.0,<4.0 and found none; run: pip install "mmdet==3.3.0"',
+        ),
+        (
+            "import mmcv; mmcv.__version__ = '2.2.0'",  # ours, but not mmdet 3.3.0's
+            'the installed one refuses its dependencies (MMCV==2.2.0',
+        ),
+    ],
+)
+def test_wrong_versions_get_one_sentence(python, setup, sentence):
+    printed = python(VERSION.format(setup=setup))
+    assert sentence in printed and 'Traceback' not in printed

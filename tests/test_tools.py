@@ -1,0 +1,274 @@
+"""The command-line tools as a user calls them: training, testing, resuming, several processes."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+CONFIG = 'configs/demo/mask-rcnn_paca-demo_shapes.py'
+# The demo's model on less data: four iterations of two images.
+QUICK = (
+    'train_cfg.max_iters=4',
+    'train_cfg.val_interval=4',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'test_dataloader.num_workers=0',
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.interval=2',
+    'default_hooks.checkpoint.max_keep_ckpts=5',
+)
+
+
+@pytest.fixture
+def options(shapes) -> list[str]:
+    data = [f'{s}_dataloader.dataset.data_root={shapes}' for s in ('train', 'val', 'test')]
+    annotations = [f'{s}_evaluator.ann_file={shapes}/annotations/val.json' for s in ('val', 'test')]
+    return ['--cfg-options', *QUICK, *data, *annotations]
+
+
+def weights(path) -> dict:
+    from mmpaca.checkpoint import load_file
+
+    return load_file(path)['state_dict']
+
+
+def test_train_test_resume(root, run, options, tmp_path):
+    """Checkpoints that mmengine wrote come back, on a torch that loads weights only."""
+    tools, config = root / 'tools', root / CONFIG
+    printed = run(sys.executable, tools / 'train.py', config, '--work-dir', 'full', *options)
+    assert re.search(r'coco/bbox_mAP_50: +-?\d', printed) and re.search(
+        r'coco/segm_mAP_50: +-?\d', printed
+    )
+
+    printed = run(
+        sys.executable, tools / 'test.py', config, 'full/iter_4.pth', '--work-dir', 'test',
+        '--out', 'results.pkl', '--show-dir', 'pictures', *options,
+    )  # fmt: skip
+    assert 'coco/segm_mAP' in printed and (tmp_path / 'results.pkl').is_file()
+    assert len(list((tmp_path / 'test').rglob('*.png'))) == 8
+
+    printed = run(
+        sys.executable, tools / 'train.py', config, '--work-dir', 'half',
+        '--resume', 'full/iter_2.pth', *options,
+    )  # fmt: skip
+    assert 'resumed epoch: 0, iter: 2' in printed
+    assert (tmp_path / 'half/iter_4.pth').is_file()
+    # Averages over earlier iterations came back with the message hub.
+    last = [line for line in printed.splitlines() if 'Iter(train) [4/4]' in line]
+    assert len(last) == 1
+
+    printed = run(sys.executable, tools / 'test.py', config, 'nowhere.pth', *options, ok=False)
+    assert 'checkpoint nowhere.pth does not exist' in printed
+
+
+def losses(folder) -> list[str]:
+    """The total loss of each logged iteration, as printed."""
+    logs = list(folder.rglob('*.log'))
+    assert logs
+    return re.findall(
+        r'Iter\(train\).*?\bloss: ([\d.]+)', max(logs, key=os.path.getmtime).read_text()
+    )
+
+
+def test_dist_train_on_two_cpu_processes(root, run, options, tmp_path):
+    printed = run(
+        root / 'tools/dist_train.sh', root / CONFIG, '2', '--work-dir', 'folder with spaces',
+        *options, 'randomness.seed=1',
+    )  # fmt: skip
+    assert 'no CUDA: 2 CPU processes with the gloo backend' in printed
+    assert re.search(r'coco/bbox_mAP_50: +-?\d', printed)
+    assert len(losses(tmp_path / 'folder with spaces')) == 4
+    assert 'backbone.stem.norm.weight' in weights(tmp_path / 'folder with spaces/iter_4.pth')
+
+    printed = run(
+        root / 'tools/dist_test.sh', root / CONFIG, 'folder with spaces/iter_4.pth', '2', *options
+    )
+    assert 'coco/segm_mAP' in printed
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
+
+
+def test_two_nodes_on_loopback(root, options, tmp_path):
+    """Two torchrun agents of one process each train one model."""
+    env = dict(
+        os.environ, NNODES='2', MASTER_ADDR='127.0.0.1', PORT=free_port(), PYTHON=sys.executable
+    )
+    nodes = [
+        subprocess.Popen(
+            [
+                root / 'tools/dist_train.sh',
+                root / CONFIG,
+                '1',
+                '--work-dir',
+                f'node{rank}',
+                *options,
+            ],
+            cwd=tmp_path,
+            env=dict(env, NODE_RANK=str(rank)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    printed = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], printed
+    assert 'no CUDA: 2 CPU processes' in printed[0] and 'no CUDA' not in printed[1]
+    assert (tmp_path / 'node0/iter_4.pth').is_file() and not (
+        tmp_path / 'node1/iter_4.pth'
+    ).exists()
+
+
+DDP = """
+import mmpaca, torch, torch.distributed as dist
+from mmengine.runner import set_random_seed
+dist.init_process_group('gloo')
+torch.manual_seed(0)
+arch = dict(embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1),
+            depths=(2, 1, 1, 1), teacher_depths=(1, 1, 1, 1))
+for kwargs in (dict(), dict(teacher_depths=None), dict(teacher_depths=None, with_cp=True)):
+    with_cp = kwargs.pop('with_cp', False)
+    model = mmpaca.models.PaCaViT(dict(arch, **kwargs), num_clusters=3, drop_path_rate=0., with_cp=with_cp)
+    ddp = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    optimizer = torch.optim.SGD(ddp.parameters(), lr=0.1)
+    for step in range(3):
+        torch.manual_seed(100 * step + dist.get_rank())
+        optimizer.zero_grad()
+        outs = ddp(torch.randn(2, 3, 64, 64))
+        sum((out * torch.randn(out.shape)).mean() for out in outs).backward()
+        optimizer.step()
+    flat = torch.cat([p.detach().flatten() for p in model.parameters()])
+    gathered = [torch.empty_like(flat) for _ in range(2)]
+    dist.all_gather(gathered, flat)
+    assert torch.equal(*gathered)
+print('equal weights')
+"""
+
+
+def test_ddp_needs_no_find_unused_parameters(run, tmp_path):
+    (tmp_path / 'ddp.py').write_text(DDP)
+    launch = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2')
+    assert run(*launch, 'ddp.py').count('equal weights') == 2
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments'),
+    [
+        ('dist_train.sh', ['config.py']),
+        ('dist_test.sh', ['config.py', 'checkpoint.pth']),
+        ('slurm_train.sh', ['partition', 'job', 'config.py']),
+        ('slurm_test.sh', ['partition', 'job', 'config.py']),
+    ],
+)
+def test_wrong_arguments_print_the_usage(root, run, script, arguments):
+    assert re.search(
+        rf'usage: .*{script} [A-Z]', run(root / 'tools' / script, *arguments, ok=False)
+    )
+
+
+def test_gpus_must_be_a_number(root, run):
+    printed = run(root / 'tools/dist_train.sh', 'config.py', 'four', ok=False)
+    assert "GPUS must be a number of processes, got 'four'" in printed
+
+
+@pytest.mark.parametrize(
+    ('script', 'last'), [('slurm_train.sh', 'work dir'), ('slurm_test.sh', 'a b.pth')]
+)
+def test_slurm_command(root, run, tmp_path, script, last):
+    """With an srun that prints what it is given, a line each."""
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin/srun').write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / 'bin/srun').chmod(0o755)
+    env = dict(
+        PATH=f'{tmp_path}/bin:{os.environ["PATH"]}',
+        GPUS='16',
+        GPUS_PER_NODE='4',
+        SRUN_ARGS='--qos=a --mem=1',
+    )
+    lines = run(
+        root / 'tools' / script,
+        'part',
+        'name',
+        'config.py',
+        last,
+        '--cfg-options',
+        'a="x y"',
+        **env,
+    ).splitlines()
+    assert lines[:2] == ['-p', 'part']
+    assert {
+        '--job-name=name',
+        '--ntasks=16',
+        '--gres=gpu:4',
+        '--ntasks-per-node=4',
+        '--qos=a',
+        '--mem=1',
+    } <= set(lines)
+    assert {'config.py', 'a="x y"', '--launcher', 'slurm'} <= set(lines)
+    assert f'--work-dir={last}' in lines if script == 'slurm_train.sh' else last in lines
+
+
+def test_an_official_detector_file_is_a_checkpoint_of_test(root, run, options, tmp_path):
+    """No conversion: names of the authors' release behind ``backbone.``, neck and heads as mmdet's."""
+    from mmengine.config import Config
+
+    import mmpaca.models.pretrained as pretrained
+    from mmpaca.models import PaCaViT
+
+    run(sys.executable, root / 'tools/train.py', root / CONFIG, '--work-dir', 'full', *options)
+    ours = weights(tmp_path / 'full/iter_4.pth')
+    cfg = Config.fromfile(root / CONFIG).model.backbone
+    arch = {k: v for k, v in cfg.arch.items() if k != '_delete_'}
+    names = {f'backbone.{k}' for k in PaCaViT(arch, num_clusters=cfg.num_clusters).state_dict()}
+    official = {}
+    for name, value in ours.items():
+        official[f'backbone.{to_official(name[9:])}' if name in names else name] = value
+    assert all(pretrained.rename_official(k[9:]) for k in official if k.startswith('backbone.'))
+    torch.save(dict(state_dict=official), tmp_path / 'official.pth')
+    results = []
+    for checkpoint in ('full/iter_4.pth', 'official.pth'):
+        printed = run(sys.executable, root / 'tools/test.py', root / CONFIG, checkpoint, *options)
+        results.append(re.findall(r'coco/\w+: +-?[\d.]+', printed)[-12:])
+    assert results[0] == results[1] and len(results[0]) == 12
+
+    del official['backbone.stage1.0.attn.q.weight']
+    torch.save(dict(state_dict=official), tmp_path / 'part.pth')
+    printed = run(
+        sys.executable, root / 'tools/test.py', root / CONFIG, 'part.pth', *options, ok=False
+    )
+    assert 'missing: stages.0.blocks.0.attn.q.weight' in printed
+    torch.save(
+        {k[9:]: v for k, v in official.items() if k.startswith('backbone.')},
+        tmp_path / 'imagenet.pth',
+    )
+    printed = run(
+        sys.executable, root / 'tools/test.py', root / CONFIG, 'imagenet.pth', *options, ok=False
+    )
+    assert 'missing: neck.lateral_convs.0' in printed
+
+
+def to_official(name: str) -> str:
+    """The authors' name of a tensor of ours; the inverse of the project's table, for this test."""
+    owner, *rest = name.split('.')
+    tail = '.'.join(rest)
+    if owner == 'stem':
+        return 'patch_embed.' + tail.replace('convs', 'proj')
+    stage, part, *rest = rest
+    tail = '.'.join(rest)
+    if part == 'norm':
+        return f'norm{int(stage) + 1}.{tail}'
+    if part == 'downsample':
+        return f'transition{stage}.' + tail.replace('conv', 'proj')
+    tail = re.sub(r'norm([12])\.', r'norm\1_before.', tail) if '.norm' in f'.{tail}' else tail
+    tail = tail.replace('clustering', 'clustering.clustering').replace('dwconv', 'dwconv.dwconv')
+    return f'stage{int(stage) + 1}.{tail}'

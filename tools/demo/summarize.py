@@ -1,0 +1,31 @@
+"""Print what a test run found: box and mask AP, and where its pictures lie."""
+
+import argparse
+import json
+from pathlib import Path
+
+METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP', 'coco/segm_mAP_50')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('work_dir', type=Path, help='the --work-dir of tools/test.py')
+    return parser.parse_args()
+
+
+def main() -> None:
+    work_dir = parse_args().work_dir
+    results = sorted(work_dir.glob('*/*.json'))
+    if not results:
+        raise SystemExit(f'no results of tools/test.py below {work_dir}; did it finish?')
+    newest = results[-1]  # mmengine names its folders by time
+    metrics = json.loads(newest.read_text())
+    for name in METRICS:
+        print(f'{name:<20} {metrics[name]:.3f}')
+    pictures = newest.parent / 'pictures'
+    print(f'pictures (truth left, prediction right): {pictures}')
+    print(f'checkpoint, log and configuration: {work_dir.parent}')
+
+
+if __name__ == '__main__':
+    main()
