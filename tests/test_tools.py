@@ -33,9 +33,9 @@ def options(shapes) -> list[str]:
 
 
 def weights(path) -> dict:
-    from mmpaca.checkpoint import load_file
+    from mmpaca.checkpoint import load_from_local
 
-    return load_file(path)['state_dict']
+    return load_from_local(path)['state_dict']
 
 
 def test_train_test_resume(root, run, options, tmp_path):

@@ -3,7 +3,7 @@ _base_ = ['../_base_/models/mask-rcnn_paca_fpn.py', '../_base_/default_runtime.p
 
 classes = ('circle', 'square', 'triangle', 'star')
 data_root = 'data/shapes/'
-max_iters = 700
+max_iters = 600
 batch_size = 8
 norm_cfg = dict(type='BN')  # from random weights, heads without norms learn slowly
 
@@ -26,10 +26,14 @@ model = dict(
         anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64, featmap_strides=[4, 8, 16]),
+        bbox_roi_extractor=dict(
+            out_channels=64, featmap_strides=[4, 8, 16], roi_layer=dict(sampling_ratio=1)
+        ),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=4, reg_class_agnostic=True),
         mask_roi_extractor=dict(
-            out_channels=64, featmap_strides=[4, 8, 16], roi_layer=dict(output_size=7)
+            out_channels=64,
+            featmap_strides=[4, 8, 16],
+            roi_layer=dict(output_size=7, sampling_ratio=1),
         ),
         mask_head=dict(
             num_convs=2, in_channels=64, conv_out_channels=64, num_classes=4, norm_cfg=norm_cfg
@@ -88,12 +92,12 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 2)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=400)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0),
     clip_grad=dict(max_norm=5.0),
 )
@@ -103,7 +107,7 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(by_epoch=False, interval=max_iters // 2, max_keep_ckpts=1),
+    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1),
 )
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

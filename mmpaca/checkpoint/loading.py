@@ -60,7 +60,9 @@ SAFE_GLOBALS = [
 ]
 
 
-def load_file(filename: str | os.PathLike, map_location: Any = None, rename: bool = True) -> Any:
+def load_from_local(
+    filename: str | os.PathLike, map_location: Any = None, rename: bool = True
+) -> Any:
     """Load a local checkpoint without running code from it.
 
     Args:
@@ -96,14 +98,14 @@ def load_file(filename: str | os.PathLike, map_location: Any = None, rename: boo
     return to_openmmlab(checkpoint) if rename else checkpoint
 
 
-def load_url(url: str, map_location: Any = None) -> Any:
-    """:func:`load_file` for an http address: local rank 0 downloads into torch's hub cache."""
+def load_from_http(url: str, map_location: Any = None) -> Any:
+    """:func:`load_from_local` for an http address: local rank 0 downloads into torch's hub cache."""
     path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(url))
     if int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) == 0 and not os.path.isfile(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         torch.hub.download_url_to_file(url, path)
     barrier()
-    return load_file(path, map_location)
+    return load_from_local(path, map_location)
 
 
 def weights_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -134,8 +136,8 @@ def to_openmmlab(checkpoint: Any) -> Any:
 
 def register_loaders() -> None:
     """Make mmengine (Runner, ``init_cfg``, inferencers) load local and http files through this."""
-    CheckpointLoader.register_scheme('', loader=load_file, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), loader=load_url, force=True)
+    CheckpointLoader.register_scheme('', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), loader=load_from_http, force=True)
 
 
 def _refused_objects(filename: str, error: Exception) -> list[str]:

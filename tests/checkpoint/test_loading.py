@@ -15,7 +15,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_prefix
 from official import official_weights
 
-from mmpaca.checkpoint import UnsafeCheckpointError, load_file
+from mmpaca.checkpoint import UnsafeCheckpointError, load_from_local
 from mmpaca.models import PaCaViT
 
 
@@ -174,7 +174,7 @@ def test_other_files_keep_their_names(tmp_path):
         'conv.weight': torch.ones(1)
     }
     torch.save(official_weights('tiny_conv'), tmp_path / 'official.pth')
-    assert 'stage1.0.attn.q.weight' in load_file(tmp_path / 'official.pth', rename=False)
+    assert 'stage1.0.attn.q.weight' in load_from_local(tmp_path / 'official.pth', rename=False)
 
 
 def test_urls_are_loaded_as_carefully(tmp_path, monkeypatch):

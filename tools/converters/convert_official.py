@@ -8,7 +8,7 @@ import argparse
 import torch
 
 import mmpaca  # noqa: F401
-from mmpaca.checkpoint import TASKS, convert_official, load_file, weights_of
+from mmpaca.checkpoint import TASKS, convert_official, load_from_local, weights_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    weights = weights_of(load_file(args.src, map_location='cpu', rename=False))
+    weights = weights_of(load_from_local(args.src, map_location='cpu', rename=False))
     converted = convert_official(weights, args.task)
     torch.save(dict(state_dict=converted), args.dst)
     left_out = len(weights) - len(converted)

@@ -1,0 +1,38 @@
+# Eight images of any folder with COCO's layout, small, to train and test on: the quickest proof
+# that a model, its data and its evaluation work together. COCO_ROOT names the folder.
+data_root = '{{$COCO_ROOT:data/coco/}}'
+scale = (384, 256)
+num_images = 8
+
+_load = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+]
+_dataset = dict(
+    type='CocoDataset',
+    data_root=data_root,
+    ann_file='annotations/instances_train2017.json',
+    data_prefix=dict(img='train2017/'),
+    filter_cfg=dict(filter_empty_gt=True),
+    indices=num_images,
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        pipeline=[*_load, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')],
+        **_dataset,
+    ),
+)
+# The annotations travel with the images, so that those eight alone are evaluated.
+_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(pipeline=[*_load, dict(type='PackDetInputs', meta_keys=_keys)], **_dataset),
+)
+test_evaluator = dict(type='CocoMetric', metric=['bbox', 'segm'])
