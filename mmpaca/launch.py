@@ -9,8 +9,8 @@ import mmdet
 import torch
 import torch.distributed as dist
 
-# What mmengine's Runner would pass to DDP, but for the device ids, which CPU modules refuse.
-_CPU_WRAPPER = ('type=MMDistributedDataParallel', 'broadcast_buffers=False')
+# What mmengine's Runner passes to DDP, but for the device ids, which CPU modules refuse.
+_CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_buffers=False')
 
 
 def run_mmdet_tool(name: str) -> None:

@@ -1,5 +1,6 @@
 """The authors' checkpoints without their files: names and shapes, and weights made from names."""
 
+import functools
 import gzip
 import json
 import math
@@ -36,10 +37,11 @@ VARIANTS = dict(
 
 def official_weights(variant: str) -> dict[str, torch.Tensor]:
     """State dict of a variant's classifier; the same numbers as behind ``golden.json``."""
-    return {name: _tensor(name, shape) for name, shape in SHAPES[variant].items()}
+    return {name: _tensor(name, tuple(shape)) for name, shape in SHAPES[variant].items()}
 
 
-def _tensor(name: str, shape: list) -> torch.Tensor:
+@functools.cache  # shared: nobody writes into given weights
+def _tensor(name: str, shape: tuple) -> torch.Tensor:
     if shape and shape[-1] == 'int64':  # BatchNorm's step counter
         return torch.zeros(shape[:-1], dtype=torch.int64)
     if name.endswith('blur_filter'):

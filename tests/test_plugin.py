@@ -1,8 +1,12 @@
 """``import mmpaca`` is enough, wherever the registry, the config or the tool comes from."""
 
+import shutil
 import sys
+from pathlib import Path
 
+import mmdet
 import pytest
+from mmengine.config import Config
 
 FROM_REGISTRIES = """
 import mmpaca
@@ -55,8 +59,6 @@ def test_custom_imports_in_a_config(python, tmp_path):
     'base', ['mmpaca::mask_rcnn_paca.py', 'mmpaca::paca_vit/mask-rcnn_paca-s_1x_coco.py']
 )
 def test_bases_from_anywhere(root, tmp_path, base):
-    from mmengine.config import Config
-
     (tmp_path / 'mine.py').write_text(
         f"_base_ = '{base}'\nmodel = dict(backbone=dict(arch='tiny'))\n"
     )
@@ -68,8 +70,6 @@ def test_bases_from_anywhere(root, tmp_path, base):
 
 
 def test_a_wrong_base_lists_the_right_ones(tmp_path):
-    from mmengine.config import Config
-
     (tmp_path / 'mine.py').write_text("_base_ = 'mmpaca::mask_rcnn.py'\n")
     with pytest.raises(
         FileNotFoundError, match='mmpaca::mask_rcnn.py does not exist.*mask_rcnn_paca.py'
@@ -89,15 +89,9 @@ print(sorted(result), len(result['bboxes']) == len(result['masks']))
 def test_stock_mmdet_from_another_folder(root, run, python, tmp_path, shapes):
     """mmdet's own tools/train.py and DetInferencer, with nothing of this checkout on the path
     but the package."""
-    import shutil
-    from pathlib import Path
-
-    import mmdet
-
+    # A stock tool reads the bases before it imports mmpaca, so they are given by path.
     config = (root / 'configs/demo/mask-rcnn_paca-demo_shapes.py').read_text()
-    config = config.replace("'../_base_/", "'mmpaca::_base_/")
-    # A stock tool has not imported mmpaca when it reads the bases; a plain path works there.
-    config = config.replace("'mmpaca::", f"'{root}/configs/")
+    config = config.replace("'../_base_/", f"'{root}/configs/_base_/")
     (tmp_path / 'demo.py').write_text(config)
     shutil.copytree(shapes, tmp_path / 'data/shapes')
     train = Path(mmdet.__file__).parent / '.mim/tools/train.py'

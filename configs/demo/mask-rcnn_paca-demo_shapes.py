@@ -3,7 +3,7 @@ _base_ = ['../_base_/models/mask-rcnn_paca_fpn.py', '../_base_/default_runtime.p
 
 classes = ('circle', 'square', 'triangle', 'star')
 data_root = 'data/shapes/'
-max_iters = 600
+max_iters = 720
 batch_size = 8
 norm_cfg = dict(type='BN')  # from random weights, heads without norms learn slowly
 

@@ -2,7 +2,6 @@ _base_ = [
     '../_base_/models/mask-rcnn_paca_fpn.py',
     '../_base_/datasets/coco_overfit.py',
     '../_base_/schedules/schedule_overfit.py',
-    '../_base_/default_runtime.py',
 ]
 
 model = dict(

@@ -4,9 +4,9 @@ Maps are (B, H, W, C) between the modules. A published model is one row of :data
 config of a few lines.
 """
 
+import itertools
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath, LayerScale
 from mmengine.model import BaseModule
@@ -251,7 +251,8 @@ class PaCaViT(BaseModule):
         if teacher_depths:
             self.teacher = ClusteringTeacher(self.embed_dims, teacher_depths, self.num_clusters)
 
-        drop_path_rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        last = max(sum(self.depths) - 1, 1)
+        drop_path_rates = (drop_path_rate * k / last for k in itertools.count())
         self.stages = nn.ModuleList()
         for i in range(stages):
             # The first block always computes an assignment; interval 0 means no other does.
@@ -383,7 +384,7 @@ def _check_arch(arch: str | dict) -> dict:
 
 def _per_stage(name: str, value: int | Sequence[int], stages: int) -> tuple[int, ...]:
     """Spell a number out per stage and refuse what is no count per stage."""
-    values = (value,) * stages if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * stages
     if len(values) != stages or any(not isinstance(v, int) or v < 0 for v in values):
         raise ValueError(f'{name}={value!r} must be {stages} numbers >= 0, one per stage')
     return values

@@ -1,3 +1,5 @@
+_base_ = '../default_runtime.py'
+
 max_iters = 300
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
 test_cfg = dict(type='TestLoop')
