@@ -1,6 +1,5 @@
 """Running mmdet's own command-line tools with mmpaca registered."""
 
-import os
 import runpy
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ def run_mmdet_tool(name: str) -> None:
         raise FileNotFoundError(
             f'{script} does not exist; run: pip install --force-reinstall mmdet'
         )
-    if 'RANK' in os.environ and not torch.cuda.is_available():
+    if dist.is_torchelastic_launched() and not torch.cuda.is_available():
         _use_cpu_processes()
     runpy.run_path(str(script), run_name='__main__')
 

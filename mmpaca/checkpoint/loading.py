@@ -91,9 +91,10 @@ def load_from_local(
                     'unpickling other objects than tensors, numbers, strings and their containers '
                     'can run code. Ask its author for a file that holds only the state_dict'
                 ) from error
+            first_line = str(error).partition('\n')[0]
             raise RuntimeError(
                 f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
-                f'unreadable or no checkpoint: {str(error).splitlines()[:1]}'
+                f'unreadable or no checkpoint: {first_line}'
             ) from error
     return to_openmmlab(checkpoint) if rename else checkpoint
 
@@ -124,6 +125,8 @@ def to_openmmlab(checkpoint: Any) -> Any:
     if not isinstance(checkpoint, Mapping):
         return checkpoint
     weights = weights_of(checkpoint)
+    if not all(isinstance(name, str) for name in weights):
+        return checkpoint
     prefix = find_prefix(weights, official=True)
     if prefix is None:
         return checkpoint

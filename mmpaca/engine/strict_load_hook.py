@@ -3,7 +3,7 @@
 import re
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from mmpaca.checkpoint import weights_of
 from mmpaca.models import PaCaViT
@@ -35,7 +35,9 @@ class StrictLoadHook(Hook):
         """
         if not self.strict:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):  # as mmengine's loader
+            model = model.module
         own = [
             name + '.' if name else ''
             for name, m in model.named_modules()

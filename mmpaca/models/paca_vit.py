@@ -4,7 +4,6 @@ Maps are (B, H, W, C) between the modules. A published model is one row of :data
 config of a few lines.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -252,7 +251,7 @@ class PaCaViT(BaseModule):
             self.teacher = ClusteringTeacher(self.embed_dims, teacher_depths, self.num_clusters)
 
         last = max(sum(self.depths) - 1, 1)
-        drop_path_rates = (drop_path_rate * k / last for k in itertools.count())
+        drop_path_rates = (drop_path_rate * k / last for k in range(last + 1))
         self.stages = nn.ModuleList()
         for i in range(stages):
             # The first block always computes an assignment; interval 0 means no other does.
@@ -263,7 +262,7 @@ class PaCaViT(BaseModule):
                     attention=dict(
                         num_heads=arch['num_heads'][i],
                         num_clusters=self.num_clusters[i],
-                        clustering=None if self.teacher or j % step else clustering,
+                        clustering=clustering if self.teacher is None and j % step == 0 else None,
                         cluster_pos_embed=cluster_pos_embed,
                         attn_drop_rate=attn_drop_rate,
                     ),

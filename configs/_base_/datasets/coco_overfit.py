@@ -1,7 +1,7 @@
 # Eight images of any folder with COCO's layout, small, to train and test on: the quickest proof
 # that a model, its data and its evaluation work together. COCO_ROOT names the folder.
 data_root = '{{$COCO_ROOT:data/coco/}}'
-scale = (384, 256)
+scale = (256, 192)
 num_images = 8
 
 _load = [
@@ -18,7 +18,7 @@ _dataset = dict(
     indices=num_images,
 )
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
