@@ -135,7 +135,11 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
         where = f' under {prefix!r}' if prefix else ''
         misfit = describe_misfit(expected, weights)
         raise RuntimeError(f'The weights do not fit {type(model).__name__}{where}: {misfit}')
-    renewed = [name for name in expected if concerned(name)]
+    renewed = [
+        name
+        for name, value in expected.items()
+        if concerned(name) and (name not in weights or weights[name].shape != value.shape)
+    ]
     for name in renewed:
         init_module(model.get_submodule(name.rpartition('.')[0]))
         weights[name] = expected[name]  # shares memory with the parameter just initialised
