@@ -108,6 +108,8 @@ param_scheduler = [
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1),
+    visualization=dict(score_thr=0.5),
 )
+visualizer = dict(line_width=1)  # the pictures are small
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

@@ -375,8 +375,12 @@ def _check_arch(arch: str | dict) -> dict:
             f'arch={dict(arch)} must have the keys {_ARCH_KEYS} and may have teacher_depths; '
             f'missing {missing}, unknown {unknown}'
         )
-    lengths = {key: len(value) for key, value in arch.items() if value is not None}
-    if len(set(lengths.values())) != 1:
+    lengths = {
+        key: len(value) if isinstance(value, Sequence) else 'not a sequence'
+        for key, value in arch.items()
+        if value is not None
+    }
+    if len(set(lengths.values())) != 1 or 'not a sequence' in lengths.values():
         raise ValueError(f'arch={dict(arch)} must have one value per stage, got {lengths}')
     return arch
 

@@ -303,6 +303,7 @@ def test_layer_depth():
         (dict(arch=dict(embed_dims=(8,))), "missing \\['num_heads', 'mlp_ratios', 'depths'\\]"),
         (dict(arch=dict(SMALL, heads=(1,))), "unknown \\['heads'\\]"),
         (dict(arch=dict(SMALL, depths=(1, 1))), 'one value per stage'),
+        (dict(arch=dict(SMALL, embed_dims=96)), "'embed_dims': 'not a sequence'"),
         (
             dict(arch=dict(SMALL, num_heads=(3, 2, 2, 4))),
             'embed_dims=16 is not divisible by num_heads=3',
