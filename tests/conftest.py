@@ -1,7 +1,6 @@
 """Shared by all tests: mmpaca comes first, and nothing reaches the network."""
 
-import os
-import subprocess
+import functools
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import mmpaca  # noqa: F401  (before anything imports mmcv.ops)
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(Path(__file__).parent))  # for `import official`
+sys.path.insert(0, str(Path(__file__).parent))  # for `import official` and `import commands`
 
 
 @pytest.fixture(scope='session')
@@ -21,22 +20,10 @@ def root() -> Path:
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a command in a folder of its own and return its output; fail the test if it fails."""
+    """Run a command in a folder of its own."""
+    from commands import run_in
 
-    def call(*command, ok: bool = True, cwd=tmp_path, **env: str) -> str:
-        result = subprocess.run(
-            [str(part) for part in command],
-            cwd=cwd,
-            env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
-        assert (result.returncode == 0) == ok, result.stdout[-5000:]
-        return result.stdout
-
-    return call
+    return functools.partial(run_in, tmp_path)
 
 
 @pytest.fixture

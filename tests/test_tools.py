@@ -8,6 +8,12 @@ import sys
 
 import pytest
 import torch
+from commands import run_in
+from mmengine.config import Config
+
+from mmpaca.checkpoint import load_from_local
+from mmpaca.models import PaCaViT
+from mmpaca.models.pretrained import rename_official
 
 CONFIG = 'configs/demo/mask-rcnn_paca-demo_shapes.py'
 # The demo's model on less data: four iterations of two images.
@@ -25,29 +31,35 @@ QUICK = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def options(shapes) -> list[str]:
     data = [f'{s}_dataloader.dataset.data_root={shapes}' for s in ('train', 'val', 'test')]
     annotations = [f'{s}_evaluator.ann_file={shapes}/annotations/val.json' for s in ('val', 'test')]
     return ['--cfg-options', *QUICK, *data, *annotations]
 
 
-def weights(path) -> dict:
-    from mmpaca.checkpoint import load_from_local
+@pytest.fixture(scope='module')
+def trained(root, options, tmp_path_factory):
+    """A work_dir of tools/train.py, with iter_2.pth and iter_4.pth, and what was printed."""
+    folder = tmp_path_factory.mktemp('trained')
+    train = (sys.executable, root / 'tools/train.py', root / CONFIG, '--work-dir', 'full')
+    return folder / 'full', run_in(folder, *train, *options)
 
+
+def weights(path) -> dict:
     return load_from_local(path)['state_dict']
 
 
-def test_train_test_resume(root, run, options, tmp_path):
+def test_train_test_resume(root, run, trained, options, tmp_path):
     """Checkpoints that mmengine wrote come back, on a torch that loads weights only."""
     tools, config = root / 'tools', root / CONFIG
-    printed = run(sys.executable, tools / 'train.py', config, '--work-dir', 'full', *options)
+    full, printed = trained
     assert re.search(r'coco/bbox_mAP_50: +-?\d', printed) and re.search(
         r'coco/segm_mAP_50: +-?\d', printed
     )
 
     printed = run(
-        sys.executable, tools / 'test.py', config, 'full/iter_4.pth', '--work-dir', 'test',
+        sys.executable, tools / 'test.py', config, full / 'iter_4.pth', '--work-dir', 'test',
         '--out', 'results.pkl', '--show-dir', 'pictures', *options,
     )  # fmt: skip
     assert 'coco/segm_mAP' in printed and (tmp_path / 'results.pkl').is_file()
@@ -55,13 +67,13 @@ def test_train_test_resume(root, run, options, tmp_path):
 
     printed = run(
         sys.executable, tools / 'train.py', config, '--work-dir', 'half',
-        '--resume', 'full/iter_2.pth', *options,
+        '--resume', full / 'iter_2.pth', *options,
     )  # fmt: skip
     assert 'resumed epoch: 0, iter: 2' in printed
     assert (tmp_path / 'half/iter_4.pth').is_file()
-    # Averages over earlier iterations came back with the message hub.
-    last = [line for line in printed.splitlines() if 'Iter(train) [4/4]' in line]
-    assert len(last) == 1
+    # The losses of the first two iterations came back with the message hub.
+    history = load_from_local(tmp_path / 'half/iter_4.pth')['message_hub']['log_scalars']
+    assert len(history['train/loss'].data[0]) == 4
 
     printed = run(sys.executable, tools / 'test.py', config, 'nowhere.pth', *options, ok=False)
     assert 'checkpoint nowhere.pth does not exist' in printed
@@ -218,25 +230,20 @@ def test_slurm_command(root, run, tmp_path, script, last):
     assert f'--work-dir={last}' in lines if script == 'slurm_train.sh' else last in lines
 
 
-def test_an_official_detector_file_is_a_checkpoint_of_test(root, run, options, tmp_path):
+def test_an_official_detector_file_is_a_checkpoint_of_test(root, run, trained, options, tmp_path):
     """No conversion: names of the authors' release behind ``backbone.``, neck and heads as mmdet's."""
-    from mmengine.config import Config
-
-    import mmpaca.models.pretrained as pretrained
-    from mmpaca.models import PaCaViT
-
-    run(sys.executable, root / 'tools/train.py', root / CONFIG, '--work-dir', 'full', *options)
-    ours = weights(tmp_path / 'full/iter_4.pth')
+    full, _ = trained
+    ours = weights(full / 'iter_4.pth')
     cfg = Config.fromfile(root / CONFIG).model.backbone
     arch = {k: v for k, v in cfg.arch.items() if k != '_delete_'}
     names = {f'backbone.{k}' for k in PaCaViT(arch, num_clusters=cfg.num_clusters).state_dict()}
     official = {}
     for name, value in ours.items():
         official[f'backbone.{to_official(name[9:])}' if name in names else name] = value
-    assert all(pretrained.rename_official(k[9:]) for k in official if k.startswith('backbone.'))
+    assert all(rename_official(k[9:]) for k in official if k.startswith('backbone.'))
     torch.save(dict(state_dict=official), tmp_path / 'official.pth')
     results = []
-    for checkpoint in ('full/iter_4.pth', 'official.pth'):
+    for checkpoint in (full / 'iter_4.pth', 'official.pth'):
         printed = run(sys.executable, root / 'tools/test.py', root / CONFIG, checkpoint, *options)
         results.append(re.findall(r'coco/\w+: +-?[\d.]+', printed)[-12:])
     assert results[0] == results[1] and len(results[0]) == 12
