@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import PolygonMasks
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,11 +55,18 @@ def few_classes(node) -> None:
         node.num_classes = NUM_CLASSES
 
 
+@pytest.fixture
+def mmdet_scope():
+    """What Runner sets from the config's default_scope."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
+
+
+@pytest.mark.usefixtures('mmdet_scope')
 @pytest.mark.parametrize('path', CONFIGS)
 def test_trains_a_step_and_predicts(path):
     torch.manual_seed(0)
     cfg = Config.fromfile(ROOT / path)
-    init_default_scope(cfg.default_scope)
     few_classes(cfg.model)
     model = MODELS.build(cfg.model)
     with_grad = set()

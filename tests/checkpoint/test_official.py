@@ -1,5 +1,9 @@
+import sys
+
 import pytest
 import torch
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
 from official import VARIANTS, official_weights
 
 from mmpaca.checkpoint import convert_official
@@ -70,16 +74,14 @@ def test_errors_name_what_is_wrong(classifier):
 
 def test_classifier_reaches_mmpretrain():
     """Names and numbers: mmpretrain's ImageClassifier gives backbone, mean and linear layer."""
-    from mmpretrain.registry import MODELS
-
-    model = MODELS.build(
-        dict(
-            type='ImageClassifier',
-            backbone=dict(type='PaCaViT', out_indices=(3,), **VARIANTS['tiny_conv']),
-            neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=1000, in_channels=384),
-        )
-    ).eval()
+    classifier = dict(
+        type='ImageClassifier',
+        backbone=dict(type='PaCaViT', out_indices=(3,), **VARIANTS['tiny_conv']),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=1000, in_channels=384),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(classifier).eval()
     official = official_weights('tiny_conv')
     missing = model.load_state_dict(convert_official(official, 'classifier'))
     assert not missing.missing_keys and not missing.unexpected_keys
@@ -90,8 +92,6 @@ def test_classifier_reaches_mmpretrain():
 
 
 def test_converter_script(root, run, tmp_path, classifier):
-    import sys
-
     script = root / 'tools/converters/convert_official.py'
     torch.save(dict(state_dict=classifier), tmp_path / 'official.pth')
     printed = run(sys.executable, script, 'official.pth', 'backbone.pth')
