@@ -33,7 +33,7 @@ $(SHAPES): mmpaca/datasets/shapes.py | $(INSTALLED)
 
 demo: $(INSTALLED) $(SHAPES)
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO)
-	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO)/iter_720.pth --work-dir $(DEMO)/test --show-dir pictures
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) $$(cat $(DEMO)/last_checkpoint) --work-dir $(DEMO)/test --show-dir pictures
 	$(BIN)/python tools/demo/summarize.py $(DEMO)/test
 
 test: $(INSTALLED)

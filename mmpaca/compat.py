@@ -22,9 +22,7 @@ def check_versions() -> None:
             mends it.
     """
     for name, (accepted, install) in REQUIREMENTS.items():
-        remedy = (
-            f'run: pip install "{install}"' if ' ' not in install else f'run: pip install {install}'
-        )
+        remedy = f'run: pip install {install}'
         try:
             version = importlib.import_module(name).__version__
         except ModuleNotFoundError as error:

@@ -118,15 +118,15 @@ except ImportError as error:
     [
         (
             "import mmcv; mmcv.__version__ = '2.4.0'",
-            'mmpaca needs mmcv >=2.0.0,<2.4.0 and found 2.4.0; run: pip install "mmcv-lite==2.1.0"',
+            'mmpaca needs mmcv >=2.0.0,<2.4.0 and found 2.4.0; run: pip install mmcv-lite==2.1.0',
         ),
         (
             "import mmengine; mmengine.__version__ = '0.9.0'",
-            'mmpaca needs mmengine >=0.10.3,<1.0 and found 0.9.0; run: pip install "mmengine==0.10.7"',
+            'mmpaca needs mmengine >=0.10.3,<1.0 and found 0.9.0; run: pip install mmengine==0.10.7',
         ),
         (
             "import mmdet; mmdet.__version__ = '2.28.2'",
-            'mmpaca needs mmdet >=3.3.0,<4.0 and found 2.28.2; run: pip install "mmdet==3.3.0"',
+            'mmpaca needs mmdet >=3.3.0,<4.0 and found 2.28.2; run: pip install mmdet==3.3.0',
         ),
         (
             "import torch; torch.__version__ = '2.1.0+cu118'",
@@ -137,7 +137,7 @@ except ImportError as error:
             '    def find_spec(self, name, path=None, target=None):\n'
             "        if name == 'mmdet': raise ModuleNotFoundError(name, name=name)\n"
             'sys.meta_path.insert(0, Hide())',
-            'mmpaca needs mmdet >=3.3.0,<4.0 and found none; run: pip install "mmdet==3.3.0"',
+            'mmpaca needs mmdet >=3.3.0,<4.0 and found none; run: pip install mmdet==3.3.0',
         ),
         (
             "import mmcv; mmcv.__version__ = '2.2.0'",  # ours, but not mmdet 3.3.0's

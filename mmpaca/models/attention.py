@@ -1,10 +1,11 @@
 """Assignment to clusters to attention: the attention of PaCa-ViT (paper, section 3.1)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
-from .clustering import assign, build_clustering, pool
+from .clustering import assign, build_clustering
 from .layers import NORM_EPS, parameter
 
 
@@ -82,7 +83,7 @@ class PatchToClusterAttention(nn.Module):
 
     def pool_clusters(self, patches: Tensor, assignment: Tensor) -> Tensor:
         """Normalised clusters, (B, M, C), of patches (B, N, C) under an assignment (B, M, N)."""
-        clusters = pool(assignment, patches)
+        clusters = torch.matmul(assignment, patches)
         if self.cluster_pos_embed is not None:
             clusters = clusters + self.cluster_pos_embed
         return self.cluster_norm(clusters)

@@ -1,9 +1,6 @@
 """Patches to assignment: which patch belongs to which cluster (paper, section 3.2)."""
 
-import torch
 from torch import Tensor, nn
-
-CLUSTERINGS = ('conv', 'mlp', 'linear')
 
 
 def assign(logits: Tensor) -> Tensor:
@@ -61,6 +58,10 @@ class LinearClustering(nn.Sequential):
         return super().forward(x).permute(0, 3, 1, 2)  # (B, H, W, M) -> (B, M, H, W), a view
 
 
+_CLASSES = dict(conv=ConvClustering, mlp=MLPClustering, linear=LinearClustering)
+CLUSTERINGS = tuple(_CLASSES)
+
+
 def build_clustering(kind: str, embed_dims: int, num_clusters: int) -> nn.Sequential:
     """The clustering module of one block.
 
@@ -72,20 +73,6 @@ def build_clustering(kind: str, embed_dims: int, num_clusters: int) -> nn.Sequen
     Raises:
         ValueError: ``kind`` is unknown.
     """
-    classes = dict(zip(CLUSTERINGS, (ConvClustering, MLPClustering, LinearClustering), strict=True))
-    if kind not in classes:
+    if kind not in _CLASSES:
         raise ValueError(f'clustering={kind!r} is unknown, choose one of {CLUSTERINGS}')
-    return classes[kind](embed_dims, num_clusters)
-
-
-def pool(assignment: Tensor, patches: Tensor) -> Tensor:
-    """Clusters as weighted means of patches: Z h.
-
-    Args:
-        assignment: Z, (B, M, N).
-        patches: h, (B, N, C).
-
-    Returns:
-        (B, M, C).
-    """
-    return torch.matmul(assignment, patches)
+    return _CLASSES[kind](embed_dims, num_clusters)

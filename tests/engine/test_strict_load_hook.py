@@ -1,9 +1,14 @@
 """A checkpoint that fits in part stops a test, through mmdet's Runner."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmdet.models import DetTTAModel
 from mmengine.config import Config
 from mmengine.runner import Runner
+
+from mmpaca.engine import StrictLoadHook
 
 TINY = dict(
     embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1), depths=(1, 1, 1, 1)
@@ -68,3 +73,14 @@ def test_what_fits_passes_and_the_rest_stops(runner, tmp_path):
     # The backbone is never lenient: random weights there are never what one wants.
     with pytest.raises(RuntimeError, match="under 'backbone.'"):
         test({k: v for k, v in weights.items() if 'attn.q' not in k}, custom_hooks=lenient)
+
+
+def test_test_time_augmentation_wraps_the_same_model(runner):
+    model = runner().model
+    wrapped = SimpleNamespace(model=DetTTAModel(module=model))
+    weights = model.state_dict()
+    hook = StrictLoadHook()
+    hook.after_load_checkpoint(wrapped, dict(state_dict=weights))
+    del weights['neck.lateral_convs.0.conv.weight']
+    with pytest.raises(RuntimeError, match='1 missing: neck.lateral_convs.0.conv.weight'):
+        hook.after_load_checkpoint(wrapped, dict(state_dict=weights))
