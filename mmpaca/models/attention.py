@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
 from .clustering import assign, build_clustering
-from .layers import NORM_EPS, parameter
+from .layers import NORM_EPS, parameter, recompute
 
 
 class PatchToClusterAttention(nn.Module):
@@ -76,7 +76,7 @@ class PatchToClusterAttention(nn.Module):
             The attended patches, (B, H, W, C), and the assignment used (None where M = 0).
         """
         if self.clustering is not None:
-            assignment = assign(self.clustering(x))
+            assignment = assign(recompute(self.clustering, x))
         patches = x.flatten(1, 2)  # (B, H, W, C) -> (B, N, C)
         clusters = self.pool_clusters(patches, assignment) if self.num_clusters else patches
         return self.attend(patches, clusters).view(x.shape), assignment

@@ -1,5 +1,6 @@
 """Patches to assignment: which patch belongs to which cluster (paper, section 3.2)."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -13,6 +14,28 @@ def assign(logits: Tensor) -> Tensor:
         The assignment Z, (B, M, N) with N = H * W; every row sums to one.
     """
     return logits.flatten(2).softmax(dim=-1)
+
+
+def cluster_logits(x: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
+    """The last, linear step of every clustering.
+
+    Softmax and pooling want the patches of a cluster side by side, so this is W x^T, which needs
+    no copy afterwards, and not x W^T.
+
+    Args:
+        x: features of the patches, (B, H, W, C).
+        layer: C to M, linear or a 1x1 convolution.
+
+    Returns:
+        The logits, (B, M, H, W), contiguous.
+    """
+    weight = layer.weight.flatten(1).expand(len(x), -1, -1)  # (B, M, C)
+    patches = x.flatten(1, 2).transpose(1, 2)  # (B, H, W, C) -> (B, C, N), a view
+    if layer.bias is None:
+        logits = torch.bmm(weight, patches)
+    else:
+        logits = torch.baddbmm(layer.bias[:, None], weight, patches)
+    return logits.unflatten(2, x.shape[1:3])  # (B, M, N) -> (B, M, H, W)
 
 
 class ConvClustering(nn.Sequential):
@@ -31,7 +54,12 @@ class ConvClustering(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 3, 1, 2))  # (B, H, W, C) -> (B, C, H, W), a view
+        *layers, last = self
+        x = x.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W), a view
+        for layer in layers:
+            x = layer(x)
+        # (B, C, H, W) -> (B, H, W, C), a view
+        return cluster_logits(x.permute(0, 2, 3, 1), last)
 
 
 class MLPClustering(nn.Sequential):
@@ -45,7 +73,8 @@ class MLPClustering(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).permute(0, 3, 1, 2)  # (B, H, W, M) -> (B, M, H, W), a view
+        expand, act, last = self
+        return cluster_logits(act(expand(x)), last)
 
 
 class LinearClustering(nn.Sequential):
@@ -55,7 +84,7 @@ class LinearClustering(nn.Sequential):
         super().__init__(nn.Linear(embed_dims, num_clusters, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).permute(0, 3, 1, 2)  # (B, H, W, M) -> (B, M, H, W), a view
+        return cluster_logits(x, self[0])
 
 
 _CLASSES = dict(conv=ConvClustering, mlp=MLPClustering, linear=LinearClustering)

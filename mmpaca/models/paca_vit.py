@@ -7,12 +7,13 @@ config of a few lines.
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from mmcv.cnn.bricks import DropPath, LayerScale
+from mmcv.cnn.bricks import LayerScale
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
 
 from mmpaca.registry import MODELS
 
@@ -83,7 +84,7 @@ class PaCaBlock(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dims, eps=NORM_EPS)
         self.mlp = ConvMLP(embed_dims, int(mlp_ratio * embed_dims), sub_norm, drop_rate)
         self.gamma2 = gamma()
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, mode='row')
 
     def forward(self, x: Tensor, assignment: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(B, H, W, C) patches and the assignment so far, (B, M, N), to the same after it."""
@@ -93,7 +94,7 @@ class PaCaBlock(nn.Module):
             return x + self.drop_path(self.gamma2(self.norm2(self.mlp(x)))), assignment
         attended, assignment = self.attn(self.norm1(x), assignment)
         x = x + self.drop_path(self.gamma1(attended))
-        return x + self.drop_path(self.gamma2(self.mlp(self.norm2(x)))), assignment
+        return x + self.drop_path(self.gamma2(self.mlp(x, self.norm2))), assignment
 
 
 class PaCaStage(nn.Module):

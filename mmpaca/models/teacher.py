@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clustering import assign
+from .clustering import assign, cluster_logits
 
 
 class MixerBlock(nn.Module):
@@ -81,6 +81,10 @@ class TeacherStage(nn.Module):
         """The map of the stage before (or the stem's) to this stage's feature ``t``."""
         return self.blocks(x if self.transition is None else self.transition(x))
 
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits of the assignment, (B, M, H, W), of this stage's map of the pyramid."""
+        return cluster_logits(x.permute(0, 2, 3, 1), self.to_clusters)  # channels last, a view
+
     def up(self, feature: Tensor, coarser: Tensor) -> Tensor:
         """Merge the pyramid's map of the stage after into ``t``: the pyramid's map here."""
         coarser = F.interpolate(coarser, size=feature.shape[-2:], mode='bilinear')
@@ -137,5 +141,5 @@ class ClusteringTeacher(nn.Module):
             if stage.lateral is not None:
                 x = stage.up(features[i], x)
             if stage.to_clusters is not None:
-                assignments[i] = assign(stage.to_clusters(x))
+                assignments[i] = assign(stage.logits(x))
         return [feature.permute(0, 2, 3, 1) for feature in features], assignments

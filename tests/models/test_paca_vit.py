@@ -200,7 +200,7 @@ def test_initialisation():
 
 def test_drop_path_rises_linearly_over_all_blocks():
     rates = [
-        block.drop_path.drop_prob
+        block.drop_path.p
         for s in PaCaViT('tiny', drop_path_rate=0.9).stages
         for block in s.blocks
     ]
