@@ -1,0 +1,99 @@
+"""Counting multiply-accumulates and the bytes that a forward pass keeps for the backward pass."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one forward pass costs.
+
+    Attributes:
+        macs: multiply-accumulates of matrix products, convolutions and attention: what papers
+            call FLOPs.
+        params: number of parameters.
+        saved_bytes: what stays allocated until the backward pass, each storage once, without
+            the parameters and the input.
+        macs_by_module: the same multiply-accumulates by the name of the module, '' the whole.
+    """
+
+    macs: int
+    params: int
+    saved_bytes: int
+    macs_by_module: dict[str, int]
+
+
+class _Allocations(TorchDispatchMode):
+    """Remembers every storage that an operator returns.
+
+    Hooks on saved tensors would not do: they never see what activation checkpointing keeps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                self._storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        return out
+
+    def live_bytes(self, without: set[int]) -> int:
+        """Bytes of the storages that still exist, but for these."""
+        return sum(
+            size
+            for key, (reference, size) in self._storages.items()
+            if key not in without and not reference.expired()
+        )
+
+
+def _cpu_attention(query, key, value, *args, **kwargs) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def count_cost(model: nn.Module, run: Callable[[], object]) -> Cost:
+    """Run a forward pass for real and count.
+
+    With gradients, because inference on a CPU computes some rows twice (see
+    :meth:`mmpaca.models.layers.ConvMLP.forward_in_bands`).
+
+    Args:
+        model: whose parameters and modules are counted.
+        run: calls the model and returns what it returns.
+
+    Returns:
+        The cost of that one call.
+    """
+    flops = FlopCounterMode(
+        display=False,
+        # torch knows the formula for CUDA's kernels only.
+        custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention},
+    )
+    allocations = _Allocations()
+    with torch.enable_grad(), flops, allocations:
+        outputs = run()
+    fixed = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    saved = allocations.live_bytes(fixed)
+    del outputs
+    root = type(model).__name__
+    by_module = {
+        name.removeprefix(root).removeprefix('.'): sum(counts.values()) // 2
+        for name, counts in flops.get_flop_counts().items()
+        if name == root or name.startswith(root + '.')
+    }
+    return Cost(
+        macs=flops.get_total_flops() // 2,
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        saved_bytes=saved,
+        macs_by_module=by_module,
+    )

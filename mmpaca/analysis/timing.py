@@ -1,0 +1,244 @@
+"""Timing models next to each other: one process each, taking turns.
+
+A process of its own gives every model its own allocator and its own peak of memory; taking
+turns spreads what else the machine does over all of them.
+"""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .cost import count_cost
+from .zoo import build_backbone
+
+DTYPES = ('float32', 'bfloat16')
+MODES = ('forward', 'train')
+_GEMM_SIZES = (1024, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is timed.
+
+    Attributes:
+        mode: one of :data:`MODES`: inference, or forward and backward in training mode.
+        shape: batch, height and width of the input.
+        dtype: one of :data:`DTYPES`; bfloat16 by autocast.
+    """
+
+    mode: str
+    shape: tuple[int, int, int]
+    dtype: str
+
+    def autocast(self, device: str) -> AbstractContextManager:
+        """The context in which a model runs."""
+        if self.dtype == 'float32':
+            return nullcontext()
+        return torch.autocast(torch.device(device).type, torch.bfloat16)
+
+
+class MemoryPeak:
+    """Peak of memory since the start of a ``with`` block, above what was there, in bytes.
+
+    The allocator's on CUDA; on CPUs the resident set of the process, which Linux can reset.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.cuda = torch.device(device).type == 'cuda'
+
+    def _resident(self, field: str) -> int:
+        status = Path('/proc/self/status').read_text()
+        return int(status.split(field)[1].split()[0]) * 1024
+
+    def __enter__(self) -> 'MemoryPeak':
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            Path('/proc/self/clear_refs').write_text('5')
+            self.before = self._resident('VmRSS:')
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        now = torch.cuda.max_memory_allocated() if self.cuda else self._resident('VmHWM:')
+        self.bytes = now - self.before
+
+
+def run_backbone(model: nn.Module, task: Task, x: Tensor) -> None:
+    """One inference, or one forward and backward pass."""
+    device = x.device.type
+    if task.mode == 'forward':
+        with torch.inference_mode(), task.autocast(device):
+            model(x)
+    else:
+        with task.autocast(device):
+            loss = sum(out.float().mean() for out in model(x))
+        loss.backward()
+        model.zero_grad()
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def gemm_flops(task: Task, device: str) -> float:
+    """Operations a second of the fastest of three square matrix products."""
+    rates = []
+    for size in _GEMM_SIZES:
+        a = torch.rand(size, size, device=device, dtype=getattr(torch, task.dtype))
+        a @ a
+        start = time.perf_counter()
+        (a @ a).sum().item()
+        rates.append(2 * size**3 / (time.perf_counter() - start))
+    return max(rates)
+
+
+class _Backbone:
+    """Answers the requests of :class:`Worker`, in its process."""
+
+    def __init__(self, backbone: dict, device: str, compiled: bool) -> None:
+        self.device = device
+        self.model = build_backbone(backbone).to(device)
+        self.call = torch.compile(self.model, fullgraph=True) if compiled else self.model
+
+    def _input(self, task: Task) -> Tensor:
+        batch, height, width = task.shape
+        self.model.train(task.mode == 'train')
+        return torch.rand(batch, 3, height, width, device=self.device)
+
+    def time(self, task: Task) -> tuple[float, int]:
+        x = self._input(task)
+        with MemoryPeak(self.device) as peak:
+            start = time.perf_counter()
+            run_backbone(self.call, task, x)
+            seconds = time.perf_counter() - start
+        return seconds, peak.bytes
+
+    def cost(self, task: Task) -> dict:
+        x = self._input(task)
+        with task.autocast(self.device):
+            cost = asdict(count_cost(self.model, lambda: self.model(x)))
+        cost.pop('macs_by_module')
+        return cost
+
+
+class _Gemm:
+    """The machine itself: its peak in matrix products."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def time(self, task: Task) -> tuple[float, int]:
+        return gemm_flops(task, self.device), 0
+
+
+def _serve(connection: Connection, make: Callable, args: tuple, threads: int) -> None:
+    import mmpaca  # noqa: F401  (registers PaCaViT in this process)
+
+    torch.set_num_threads(threads)
+    try:
+        servant = make(*args)
+        connection.send(None)
+        while True:
+            method, task = connection.recv()
+            connection.send(getattr(servant, method)(task))
+    except EOFError:  # nobody asks any more
+        pass
+    except Exception as error:  # the caller reports it
+        connection.send(error)
+
+
+class Worker:
+    """A process with one model, or with the measurement of the machine's peak.
+
+    Args:
+        name: for messages.
+        backbone: config of the backbone; None for the peak.
+        device: ``'cpu'`` or ``'cuda'``.
+        threads: CPU threads.
+        compiled: run it through ``torch.compile``, without graph breaks.
+    """
+
+    def __init__(
+        self, name: str, backbone: dict | None, device: str, threads: int, compiled: bool = False
+    ) -> None:
+        self.name = name
+        context = multiprocessing.get_context('spawn')
+        self._connection, other = context.Pipe()
+        make, args = (
+            (_Gemm, (device,)) if backbone is None else (_Backbone, (backbone, device, compiled))
+        )
+        self._process = context.Process(
+            target=_serve, args=(other, make, args, threads), daemon=True
+        )
+        self._process.start()
+        other.close()
+        self._receive()
+
+    def ask(self, method: str, task: Task):
+        """Have the other process run ``time`` or ``cost`` and return its answer.
+
+        Raises:
+            RuntimeError: it failed there.
+        """
+        self._connection.send((method, task))
+        return self._receive()
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join()
+
+    def _receive(self):
+        try:
+            answer = self._connection.recv()
+        except EOFError:
+            raise RuntimeError(f'{self.name}: its process died, out of memory perhaps') from None
+        if isinstance(answer, Exception):
+            raise RuntimeError(f'{self.name}: {answer}') from answer
+        return answer
+
+
+def measure(
+    workers: Sequence[Worker], peak: Worker, task: Task, repeats: int, warmup: int
+) -> list[dict]:
+    """Time one task on all models in turn.
+
+    Returns:
+        A row per model: seconds (median, min, max), the peak of memory while it ran, the bytes
+        saved for the backward pass, multiply-accumulates and the fraction of the machine's peak
+        that they make of the median time (a backward pass counts as two forward passes).
+    """
+    times: dict[str, list[tuple[float, int]]] = {worker.name: [] for worker in (*workers, peak)}
+    for i in range(warmup + repeats):
+        for worker in (peak, *workers):
+            answer = worker.ask('time', task)
+            if i >= warmup:
+                times[worker.name].append(answer)
+    flops = statistics.median(rate for rate, _ in times[peak.name])
+    rows = []
+    for worker in workers:
+        seconds = [second for second, _ in times[worker.name]]
+        cost = worker.ask('cost', task)
+        operations = 2 * cost['macs'] * (3 if task.mode == 'train' else 1)
+        median = statistics.median(seconds)
+        rows.append(
+            dict(
+                model=worker.name,
+                **asdict(task),
+                seconds=median,
+                seconds_min=min(seconds),
+                seconds_max=max(seconds),
+                peak_bytes=max(size for _, size in times[worker.name]),
+                **cost,
+                gemm_flops=flops,
+                fraction_of_peak=operations / median / flops,
+            )
+        )
+    return rows
