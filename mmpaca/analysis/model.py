@@ -1,0 +1,49 @@
+"""Running the whole model of a config for counting: no dataset, no weights."""
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from .cost import Cost, count_cost
+
+#: What detection papers count: one image, all proposals that the RPN may pass on.
+_BOX = (0.0, 0.0, 64.0, 64.0)
+
+
+def model_cost(config: Config, shape: tuple[int, int]) -> Cost:
+    """Cost of one image through the model of a config.
+
+    Two-stage detectors get as many proposals as their RPN may pass on, the convention of
+    published figures; a random RPN would pass on a random number.
+
+    Args:
+        config: of mmdet or mmpretrain, with ``model`` and ``default_scope``.
+        shape: height and width of the input.
+    """
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    model = MODELS.build(config.model).eval()
+    image = torch.rand(1, 3, *shape)
+    if config.get('default_scope') == 'mmpretrain':
+        return count_cost(model, lambda: model(image, mode='tensor'))
+    if getattr(model, 'with_rpn', False):
+        _fix_proposals(model.rpn_head, config.model.test_cfg.rpn.max_per_img)
+    return count_cost(model, lambda: model(image, [_data_sample(shape)], mode='tensor'))
+
+
+def _fix_proposals(rpn_head: nn.Module, number: int) -> None:
+    """Let an RPN compute what it computes and then return this many boxes."""
+
+    def predict(features: tuple[Tensor, ...], *args: object, **kwargs: object) -> list:
+        rpn_head(features)
+        return [InstanceData(bboxes=torch.tensor(_BOX).expand(number, 4))]
+
+    rpn_head.predict = predict
+
+
+def _data_sample(shape: tuple[int, int]):
+    from mmdet.structures import DetDataSample
+
+    metainfo = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape)
+    return DetDataSample(metainfo=dict(metainfo, scale_factor=(1.0, 1.0)))
