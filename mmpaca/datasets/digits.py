@@ -25,9 +25,7 @@ def write_digits(out_dir: str | Path) -> dict[str, int]:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ModuleNotFoundError:
-        raise ImportError(
-            "the digits are scikit-learn's; run: pip install scikit-learn"
-        ) from None
+        raise ImportError("the digits are scikit-learn's; run: pip install scikit-learn") from None
     images, labels = load_digits().images, load_digits().target
     images = np.round(images * (255 / 16)).astype(np.uint8)  # scanned as counts from 0 to 16
     train, test = train_test_split(
