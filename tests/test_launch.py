@@ -169,7 +169,7 @@ def test_ablation_goes_on_where_it_was_broken_off(root, run, options, tmp_path):
     results = json.loads((tmp_path / 'out/ablation.json').read_text())
     assert [r['name'] for r in results] == ['clusters-2', 'linear']
     for result in results:
-        assert result['epochs'] == 1 and result['test_images'] == 10 and result['seconds'] > 0
+        assert result['epochs'] == 1 and result['test_images'] == 10 and result['step_seconds'] > 0
         p = result['top1'] / 100
         assert result['std_error'] == pytest.approx(100 * (p * (1 - p) / 10) ** 0.5)
     assert cv2.imread(str(tmp_path / 'out/ablation.png')).std() > 5

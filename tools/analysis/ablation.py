@@ -11,6 +11,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
@@ -35,9 +36,9 @@ def variant(name: str, backbone: ConfigDict) -> dict:
 
     The number of clusters changes in the stages that have any.
     """
-    option, _, number = name.partition('-')
-    if option == 'clusters':
-        return dict(num_clusters=tuple(int(number) if m else 0 for m in backbone.num_clusters))
+    if name.startswith('clusters-'):
+        number = int(name.removeprefix('clusters-'))
+        return dict(num_clusters=tuple(number if m else 0 for m in backbone.num_clusters))
     if name == 'teacher':
         arch = backbone.arch
         named = isinstance(arch, str)
@@ -107,8 +108,9 @@ def run(args: argparse.Namespace, name: str) -> None:
         std_error=math.sqrt(top1 * (100 - top1) / images),
         test_images=images,
         epochs=runner.max_epochs,
-        # Of the iterations, also of those before a resume: it travels with the checkpoints.
-        seconds=float(runner.message_hub.get_scalar('train/time').data[0].sum()),
+        # Also of the steps before a resume: the times travel with the checkpoints. A median,
+        # for a pause of the machine is not the model's.
+        step_seconds=float(np.median(runner.message_hub.get_scalar('train/time').data[0])),
     )
     write(folder / 'result.json', result)
 
@@ -123,14 +125,14 @@ def write(path: Path, content: dict | list) -> None:
 
 def print_table(results: list[dict], title: str) -> None:
     """The results, a line each."""
-    table = Table('variant', 'clusters', 'params (M)', 'top-1 (%)', 'seconds', title=title)
+    table = Table('variant', 'clusters', 'params (M)', 'top-1 (%)', 'step (ms)', title=title)
     for r in results:
         table.add_row(
             r['name'],
             ', '.join(map(str, r['clusters'])),
             f'{r["params"] / 1e6:.2f}',
             f'{r["top1"]:.2f} ± {r["std_error"]:.2f}',
-            f'{r["seconds"]:.0f}',
+            f'{1000 * r["step_seconds"]:.0f}',
         )
     Console(width=100).print(table)
 
@@ -178,6 +180,7 @@ def main() -> None:
         data_root = Path(configure(args, NAMES[0]).train_dataloader.dataset.data_root)
         if not data_root.is_dir():
             write_digits(data_root)
+            print(f'wrote {data_root}')
     for name in args.runs:
         run(args, name)
     # Of earlier calls, too.
