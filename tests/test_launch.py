@@ -72,20 +72,16 @@ def test_train_test_resume(root, run, trained, options, tmp_path):
     assert metrics['accuracy/top1'] == pytest.approx(logged[-1]['accuracy/top1'])
 
 
-def test_dist_train_and_test_on_two_cpu_processes(root, run, options, tmp_path):
+def test_dist_train_on_two_cpu_processes(root, run, options, tmp_path):
     printed = run(
         root / 'tools/dist_train.sh', root / CONFIG, '2', '--work-dir', 'two',
         '--cfg-options', *options, 'train_dataloader.batch_size=5', 'train_cfg.max_epochs=1',
     )  # fmt: skip
     assert 'no CUDA: 2 CPU processes with the gloo backend' in printed
-    assert 'Epoch(train)  [1][2/2]' in printed  # 20 images, 2 processes of 5
+    assert re.search(r'Epoch\(train\) +\[1\]\[2/2\]', printed)  # 20 images, 2 processes of 5
+    assert re.search(r'accuracy/top1: \d', printed)
     weights = load_from_local(tmp_path / 'two/epoch_1.pth')['state_dict']
     assert weights['head.fc.weight'].shape == (10, 192)
-    checkpoint = tmp_path / 'two/epoch_1.pth'
-    printed = run(
-        root / 'tools/dist_test.sh', root / CONFIG, checkpoint, '2', '--cfg-options', *options
-    )
-    assert re.search(r'accuracy/top1: \d', printed)
 
 
 @pytest.mark.parametrize(
@@ -103,10 +99,6 @@ def test_dist_train_and_test_on_two_cpu_processes(root, run, options, tmp_path):
 def test_the_config_decides_whose_tool_runs(root, monkeypatch, argv, codebase):
     monkeypatch.chdir(root)
     assert codebase_of(argv) == codebase
-
-
-def test_help_without_a_config_is_mmdets(root, run):
-    assert 'Train a detector' in run(sys.executable, root / 'tools/train.py', '--help')
 
 
 def test_a_config_without_mmpretrain_gets_one_sentence(root, run, monkeypatch, tmp_path):
