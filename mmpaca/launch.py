@@ -1,34 +1,59 @@
-"""Running mmdet's own command-line tools with mmpaca registered."""
+"""Running mmdet's and mmpretrain's own command-line tools with mmpaca registered."""
 
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import mmdet
 import torch
 import torch.distributed as dist
+from mmengine.config import Config
 
+from .compat import require
+
+_CONFIGS = ('.py', '.yaml', '.yml', '.json')  # what mmengine takes for a config
 # What mmengine's Runner passes to DDP, but for the device ids, which CPU modules refuse.
 _CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_buffers=False')
 
 
-def run_mmdet_tool(name: str) -> None:
-    """Run a script of mmdet's ``tools`` as if it had been called, with every flag it has.
+def run_tool(name: str) -> None:
+    """Run a script of mmdet's or mmpretrain's ``tools`` as if it had been called, with its flags.
 
     Args:
-        name: e.g. ``'train.py'``; found inside the installed mmdet, never copied.
+        name: e.g. ``'train.py'``; found inside the installed package, never copied.
 
     Raises:
-        FileNotFoundError: the installed mmdet has no such tool.
+        ImportError: the config is one of mmpretrain's, which is not installed.
+        FileNotFoundError: the installed package has no such tool.
     """
-    script = Path(mmdet.__file__).parent / '.mim' / 'tools' / name
+    package = require(codebase_of(sys.argv[1:]))
+    script = Path(package.__file__).parent / '.mim' / 'tools' / name
     if not script.is_file():
         raise FileNotFoundError(
-            f'{script} does not exist; run: pip install --force-reinstall mmdet'
+            f'{script} does not exist; run: pip install --force-reinstall {package.__name__}'
         )
     if dist.is_torchelastic_launched() and not torch.cuda.is_available():
         _use_cpu_processes()
     runpy.run_path(str(script), run_name='__main__')
+
+
+def codebase_of(argv: Sequence[str]) -> str:
+    """Whose tool a command line is for: ``'mmpretrain'`` or ``'mmdet'``.
+
+    Args:
+        argv: without the program's name. The first config file in it decides, by its
+            ``default_scope``; without one it is mmdet's tool that prints the help or the error.
+    """
+    config = next((a for a in argv if Path(a).suffix in _CONFIGS and Path(a).is_file()), None)
+    if config is None:
+        return 'mmdet'
+    try:
+        scope = Config.fromfile(config, import_custom_modules=False).get('default_scope')
+    except ModuleNotFoundError as error:
+        if 'mmpretrain is not installed' not in str(error):
+            raise
+        return 'mmpretrain'  # the config inherits from it; run_tool says what to install
+    return 'mmpretrain' if scope == 'mmpretrain' else 'mmdet'
 
 
 def _use_cpu_processes() -> None:

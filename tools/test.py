@@ -1,6 +1,9 @@
-"""Test a detector: mmdet's tools/test.py, with all its flags, after `import mmpaca`."""
+"""Test a detector or classifier: mmdet's or mmpretrain's tools/test.py, as the config's default_scope says.
 
-from mmpaca.launch import run_mmdet_tool
+With all flags of that tool, after `import mmpaca`.
+"""
+
+from mmpaca.launch import run_tool
 
 if __name__ == '__main__':
-    run_mmdet_tool('test.py')
+    run_tool('test.py')

@@ -1,6 +1,9 @@
-"""Train a detector: mmdet's tools/train.py, with all its flags, after `import mmpaca`."""
+"""Train a detector or classifier: mmdet's or mmpretrain's tools/train.py, as the config's default_scope says.
 
-from mmpaca.launch import run_mmdet_tool
+With all flags of that tool, after `import mmpaca`.
+"""
+
+from mmpaca.launch import run_tool
 
 if __name__ == '__main__':
-    run_mmdet_tool('train.py')
+    run_tool('train.py')

@@ -1,0 +1,39 @@
+"""scikit-learn's digits as files: 1,797 real scans of 8x8 pixels, bundled with the library."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def write_digits(out_dir: str | Path) -> dict[str, int]:
+    """Write ``{train,test}/{0..9}/INDEX.png``, a folder per class, as CustomDataset reads it.
+
+    Three quarters are for training. The split is random but fixed, with each class's share in
+    both parts; scans of one writer may be in both.
+
+    Args:
+        out_dir: created where needed.
+
+    Returns:
+        The number of images of each part.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ModuleNotFoundError:
+        raise ImportError("the digits are scikit-learn's; run: pip install scikit-learn") from None
+    images, labels = load_digits().images, load_digits().target
+    images = np.round(images * (255 / 16)).astype(np.uint8)  # scanned as counts from 0 to 16
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=0.25, random_state=0, stratify=labels
+    )
+    for part, indices in (('train', train), ('test', test)):
+        for index in indices:
+            folder = Path(out_dir, part, str(labels[index]))
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f'{index:04d}.png'), images[index])
+    return dict(train=len(train), test=len(test))
