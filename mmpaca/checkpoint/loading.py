@@ -83,7 +83,9 @@ def load_from_local(
     with torch.serialization.safe_globals(SAFE_GLOBALS):
         try:
             checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what arbitrary bytes make an unpickler raise
             refused = _refused_objects(filename, error)
             if refused:
                 raise UnsafeCheckpointError(
