@@ -52,6 +52,7 @@ setup(
         'opencv-python',
         'packaging',
         'pycocotools',
+        'safetensors',
         'setuptools<82',  # mmengine imports pkg_resources
         'shapely',
     ],

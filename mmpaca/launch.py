@@ -2,11 +2,14 @@
 
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import mmdet
 import torch
 import torch.distributed as dist
+
+from mmpaca.checkpoint.loading import register_loaders
 
 # What mmengine's Runner passes to DDP, but for the device ids, which CPU modules refuse.
 _CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_buffers=False')
@@ -14,6 +17,8 @@ _CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_
 
 def run_mmdet_tool(name: str) -> None:
     """Run a script of mmdet's ``tools`` as if it had been called, with every flag it has.
+
+    ``--trust-checkpoint`` is ours: it lets checkpoints hold any object.
 
     Args:
         name: e.g. ``'train.py'``; found inside the installed mmdet, never copied.
@@ -26,6 +31,10 @@ def run_mmdet_tool(name: str) -> None:
         raise FileNotFoundError(
             f'{script} does not exist; run: pip install --force-reinstall mmdet'
         )
+    if '--trust-checkpoint' in sys.argv:
+        sys.argv.remove('--trust-checkpoint')
+        warnings.warn('--trust-checkpoint: a checkpoint may run code', stacklevel=2)
+        register_loaders(trust=True)
     if dist.is_torchelastic_launched() and not torch.cuda.is_available():
         _use_cpu_processes()
     runpy.run_path(str(script), run_name='__main__')

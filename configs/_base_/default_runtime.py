@@ -11,4 +11,7 @@ custom_hooks = [
     dict(type='mmpaca.StrictLoadHook', strict=True),
     # A resumed run is the same run.
     dict(type='mmpaca.ResumeHook'),
+    # Steps with NaN or infinite gradients are left out; more than so many in a row stop the run.
+    dict(type='mmpaca.FiniteHook', max_skips=5),
+    dict(type='mmpaca.NeckHook'),
 ]

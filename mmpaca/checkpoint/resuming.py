@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-
-from .loading import load_from_local
+from mmengine.runner.checkpoint import CheckpointLoader
 
 _NEEDED = ('meta', 'state_dict', 'message_hub')  # by Runner.resume
 
@@ -50,7 +49,7 @@ def newest_whole_checkpoint(
 def what_is_wrong(path: str) -> str | None:
     """Why a training run cannot continue from a file, with its name; None where it can."""
     try:
-        checkpoint = load_from_local(path, map_location='cpu')
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
         # torch.load does not look at the checksums of tensors.
         damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:

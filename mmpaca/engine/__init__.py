@@ -1,7 +1,9 @@
 """mmengine hooks."""
 
 from .checkpoint_hook import CheckpointHook
+from .finite_hook import FiniteHook
+from .neck_hook import NeckHook
 from .resume_hook import ResumeHook
 from .strict_load_hook import StrictLoadHook
 
-__all__ = ['CheckpointHook', 'ResumeHook', 'StrictLoadHook']
+__all__ = ['CheckpointHook', 'FiniteHook', 'NeckHook', 'ResumeHook', 'StrictLoadHook']

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot  # noqa: F401  (what a run imports is imported before the fork)
 import mmengine.runner.runner
@@ -47,7 +48,9 @@ class Data(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         noise = random.random() + np.random.rand() + torch.rand(4)
-        return dict(inputs=noise * (index + 1) / SIZE, index=index)
+        return dict(
+            inputs=noise * (index + 1) / SIZE, data_samples=SimpleNamespace(img_path=f'{index}.jpg')
+        )
 
 
 @MODELS.register_module('ToyModel')
@@ -60,7 +63,7 @@ class Model(BaseModel):
             nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1)
         )
 
-    def forward(self, inputs, index=None, mode: str = 'loss'):
+    def forward(self, inputs, data_samples=None, mode: str = 'loss'):
         out = self.layers(torch.stack(inputs))
         if mode == 'loss':
             return dict(loss=F.mse_loss(out, torch.ones_like(out)))
@@ -172,7 +175,7 @@ def forked(*calls: Callable[[], None]) -> list[int]:
 
 def _quiet(call: Callable[[], None]) -> None:
     torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
+    logging.disable(logging.INFO)
     # What takes longer than the training: asking compilers for their versions and so on.
     mmengine.runner.runner.collect_env = dict
     Config.pretty_text = property(lambda self: '')
