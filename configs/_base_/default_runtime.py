@@ -14,4 +14,5 @@ custom_hooks = [
     # Steps with NaN or infinite gradients are left out; more than so many in a row stop the run.
     dict(type='mmpaca.FiniteHook', max_skips=5),
     dict(type='mmpaca.NeckHook'),
+    dict(type='mmpaca.BadDataHook'),
 ]
