@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from mmpaca.checkpoint.loading import register_loaders
+from mmpaca.errors import check_gpus, readable_errors
 
 # What mmengine's Runner passes to DDP, but for the device ids, which CPU modules refuse.
 _CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_buffers=False')
@@ -35,9 +36,12 @@ def run_mmdet_tool(name: str) -> None:
         sys.argv.remove('--trust-checkpoint')
         warnings.warn('--trust-checkpoint: a checkpoint may run code', stacklevel=2)
         register_loaders(trust=True)
-    if dist.is_torchelastic_launched() and not torch.cuda.is_available():
-        _use_cpu_processes()
-    runpy.run_path(str(script), run_name='__main__')
+    if dist.is_torchelastic_launched():
+        check_gpus()
+        if not torch.cuda.is_available():
+            _use_cpu_processes()
+    with readable_errors():
+        runpy.run_path(str(script), run_name='__main__')
 
 
 def _use_cpu_processes() -> None:
