@@ -58,3 +58,18 @@ def seeded(*numbers: int) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+class Draw(int):
+    """An index into a data set that knows in which epoch it was drawn, and the sampler's seed."""
+
+    epoch: int
+    seed: int
+
+    def __new__(cls, index: int, epoch: int, seed: int) -> 'Draw':
+        draw = super().__new__(cls, index)
+        draw.epoch, draw.seed = epoch, seed
+        return draw
+
+    def __getnewargs__(self) -> tuple[int, int, int]:  # on the way to a worker
+        return int(self), self.epoch, self.seed

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator
 
 from mmengine.config import ConfigDict
+from mmengine.dist import get_world_size
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler, DataLoader
+
+from mmpaca.rng import Draw
 
 _KEPT = (
     'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'prefetch_factor',
@@ -15,34 +18,46 @@ _KEPT = (
 class ContinuedBatchSampler:
     """A batch sampler whose first ``skip`` batches are left out, once.
 
+    Its indices are :class:`mmpaca.rng.Draw`, so that a data set can seed what it draws itself.
+
     Args:
         batch_sampler: of the data loader, not yet used.
         skip: how many batches; more than one pass has, where the passes follow each other.
         before_first: called when the first batch is asked for.
     """
 
-    def __init__(self, batch_sampler, skip: int, before_first: Callable[[], None]) -> None:
+    def __init__(
+        self, batch_sampler, skip: int = 0, before_first: Callable[[], None] | None = None
+    ) -> None:
         self.batch_sampler = batch_sampler
         self.sampler = batch_sampler.sampler  # DistSamplerSeedHook sets its epoch
         self.skip = skip
-        self.before_first: Callable[[], None] | None = before_first
+        self.before_first = before_first
         self.passes = 0
+        self.drawn = 0  # samples, by this rank
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Draw]]:
         batches = iter(self.batch_sampler)
         while self.skip:
-            if next(batches, None) is None:
+            batch = next(batches, None)
+            if batch is None:
                 self.next_pass()
                 batches = iter(self.batch_sampler)
             else:
                 self.skip -= 1
+                self.drawn += len(batch)
         if self.before_first is not None:
             self.before_first()
             self.before_first = None
-        yield from batches
+        for batch in batches:
+            # Infinite samplers have no epoch, but their ranks take turns in one stream.
+            stream = self.drawn * get_world_size() // len(self.sampler.dataset)
+            epoch = getattr(self.sampler, 'epoch', stream)
+            self.drawn += len(batch)
+            yield [Draw(index, epoch, getattr(self.sampler, 'seed', 0)) for index in batch]
 
     def next_pass(self) -> None:
         """Count a pass through the data and tell the sampler, where it has epochs."""
@@ -85,8 +100,8 @@ def continued_dataloader(
     config: ConfigDict,
     used: DataLoader,
     sampler_seed: int | None,
-    skip: int,
-    before_first: Callable[[], None],
+    skip: int = 0,
+    before_first: Callable[[], None] | None = None,
 ) -> DataLoader:
     """A data loader like ``used`` that begins ``skip`` batches later.
 

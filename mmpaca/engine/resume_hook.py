@@ -1,5 +1,7 @@
 """A resumed run is the same run."""
 
+from functools import partial
+
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 
@@ -20,7 +22,9 @@ class ResumeHook(Hook):
     generators as it found them.
 
     With ``num_workers=0`` the resumed run ends with the weights of an uninterrupted one, bit for
-    bit, as far as the operators are deterministic. Gradients accumulated over several
+    bit, as far as the operators are deterministic. With workers that holds for the data sets that
+    seed each sample by :class:`mmpaca.rng.Draw` (ours do); of others the workers begin anew with
+    their numbers. Gradients accumulated over several
     iterations are not saved: let the interval of checkpoints be a multiple of
     ``accumulative_counts``.
 
@@ -67,7 +71,8 @@ class ResumeHook(Hook):
             RuntimeError: another number of processes, or of batches per epoch.
         """
         state, self._loaded = self._loaded, None
-        if runner.iter == 0:  # not resumed
+        if runner.iter == 0:
+            self._place(runner, None)
             return
         if state is None:
             runner.logger.warning(
@@ -81,40 +86,48 @@ class ResumeHook(Hook):
                 f'with {get_world_size()}: start {len(state["rng"])}, or begin a new run from its '
                 'weights with --cfg-options load_from=FILE (without --resume)'
             )
-        if not state['validated'] and _validation_is_due(runner):
+        if not state['validated'] and _validation_is_due(runner, state['batches_per_epoch']):
             runner.logger.info('Making up for the validation before which the run ended.')
             runner.val_loop.run()
-        self._continue(runner, state)
+        self._place(runner, state)
 
-    def _continue(self, runner, state: dict) -> None:
-        """Put the train loop's data loader and the generators where they were."""
+    def _place(self, runner, state: dict | None) -> None:
+        """Put the train loop's data loader and the generators where they were, or at the start."""
         loop = runner.train_loop
-        batches = len(loop.dataloader)
-
-        def restore() -> None:
-            set_rng_state(state['rng'][get_rank()])
-
-        infinite = hasattr(loop, 'dataloader_iterator')  # IterBasedTrainLoop
-        skip = runner.iter if infinite else runner.iter - runner.epoch * batches
-        if skip == 0:
-            sampler = _sampler(loop.dataloader)
-            if hasattr(sampler, 'seed'):
-                sampler.seed = state['sampler_seed']
-            restore()
+        if 'train_dataloader' not in runner.cfg or not hasattr(
+            _sampler(loop.dataloader), 'dataset'
+        ):
+            if state is not None:
+                set_rng_state(state['rng'][get_rank()])
+                runner.logger.warning(
+                    f'no place among the batches of {type(_sampler(loop.dataloader)).__name__}: '
+                    'the order of the data differs from that of an uninterrupted run'
+                )
             return
-        if batches != state['batches_per_epoch']:
-            raise RuntimeError(
-                f'the checkpoint was saved inside an epoch of {state["batches_per_epoch"]} batches, '
-                f'which is now {batches}: resume with the same data and batch size'
-            )
-        runner.logger.info(f'Continuing after {skip} batches, which are not loaded again.')
+        infinite = hasattr(loop, 'dataloader_iterator')  # IterBasedTrainLoop
+        skip, seed, restore = 0, getattr(_sampler(loop.dataloader), 'seed', None), None
+        if state is not None:
+            skip, seed = runner.iter, state['sampler_seed']
+            restore = partial(set_rng_state, state['rng'][get_rank()])
+            if not infinite:
+                skip -= runner.epoch * state['batches_per_epoch']
+            if skip and len(loop.dataloader) != state['batches_per_epoch']:
+                raise RuntimeError(
+                    'the checkpoint was saved inside an epoch of '
+                    f'{state["batches_per_epoch"]} batches, which is now {len(loop.dataloader)}: '
+                    'resume with the same data and batch size'
+                )
+            if skip:
+                runner.logger.info(f'Continuing after {skip} batches, which are not loaded again.')
+            else:
+                restore()
         loop.dataloader = continued_dataloader(
             runner.cfg.train_dataloader,
             loop.dataloader,
-            state['sampler_seed'],
+            seed,
             skip,
-            # Only now: an iterator of a data loader draws a number when it is made.
-            before_first=restore,
+            # Not before: an iterator of a data loader draws a number when it is made.
+            before_first=restore if skip else None,
         )
         if infinite:
             loop.dataloader_iterator = ContinuedIterator(loop.dataloader, skip)
@@ -131,10 +144,10 @@ class ResumeHook(Hook):
 
 
 def _sampler(dataloader):
-    return dataloader.batch_sampler.sampler
+    return getattr(dataloader.batch_sampler, 'sampler', None)
 
 
-def _validation_is_due(runner) -> bool:
+def _validation_is_due(runner, batches_per_epoch: int) -> bool:
     """Whether the loop validates between the last iteration done and the next one."""
     loop = runner.train_loop
     if runner.val_loop is None:
@@ -144,6 +157,6 @@ def _validation_is_due(runner) -> bool:
         done, end = runner.iter, runner.max_iters
     else:
         done, end = runner.epoch, runner.max_epochs
-        if runner.iter != runner.epoch * len(loop.dataloader):
+        if runner.iter != runner.epoch * batches_per_epoch:
             return False
     return done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)

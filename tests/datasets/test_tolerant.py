@@ -8,13 +8,16 @@ import cv2
 import numpy as np
 import pytest
 from broken import SIZE, add_broken_annotations, write_broken
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from mmpaca.datasets import CLASSES
 from mmpaca.datasets.coco_faults import FAULTS, count, find_faults, without_faults
 from mmpaca.datasets.images import decode
+from mmpaca.engine.continuing import continued_dataloader
 from mmpaca.registry import DATASETS
 
 PIPELINE = [
@@ -124,6 +127,39 @@ def test_a_size_that_differs_is_no_other_picture():
         decode(content, (30, 20))
     with pytest.raises(ValueError, match='has 600 pixels, more than max_pixels=599'):
         decode(content, max_pixels=599)
+
+
+@pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
+def test_samples_depend_on_seed_epoch_and_index_alone(shapes, sampler):
+    """Not on the number of workers, nor on what was loaded before."""
+    flip = dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical'])
+    data = dataset(shapes, pipeline=[*PIPELINE[:2], flip, PIPELINE[2]])
+
+    def batches(workers: int, skip: int, seed: int = 7) -> list:
+        used = DataLoader(
+            data, num_workers=workers, multiprocessing_context='fork' if workers else None,
+            collate_fn=pseudo_collate,
+        )  # fmt: skip
+        config = ConfigDict(sampler=dict(type=sampler, shuffle=True), batch_size=4)
+        loader = continued_dataloader(config, used, seed, skip)
+        result = []
+        for epoch in range(2 if sampler == 'DefaultSampler' else 1):
+            if epoch:
+                loader.batch_sampler.sampler.set_epoch(epoch)
+            for batch, _ in zip(loader, range(8), strict=False):
+                names = [s.img_path for s in batch['data_samples']]
+                result.append((names, [x.tolist() for x in batch['inputs']]))
+        return result
+
+    first = batches(0, 0)
+    assert len(first) == 8 and batches(2, 0) == first
+    assert batches(2, 3)[:5] == first[3:]
+    assert batches(0, 0, seed=8) != first
+    # The second time an image comes it is not flipped as the first time, each of them.
+    images = [dict(zip(*batch, strict=True)) for batch in first]
+    early = {k: v for batch in images[:4] for k, v in batch.items()}
+    late = {k: v for batch in images[4:] for k, v in batch.items()}
+    assert early.keys() == late.keys() and early != late
 
 
 def test_training_goes_on_and_sums_up(broken, root, tmp_path):

@@ -93,13 +93,15 @@ class Attempt:
 
 
 def options(args: argparse.Namespace) -> list[str]:
-    """One process loads and trains, so that runs can be compared bit for bit."""
+    """One process trains, so that runs can be compared bit for bit."""
     data = args.work_dir.resolve() / 'shapes'
     values = {f'{split}_dataloader.dataset.data_root': data for split in ('train', 'val', 'test')}
     values |= {f'{s}_evaluator.ann_file': data / 'annotations/val.json' for s in ('val', 'test')}
-    values |= {f'{split}_dataloader.num_workers': 0 for split in ('train', 'val', 'test')}
     values |= {
-        'train_dataloader.persistent_workers': False,
+        f'{split}_dataloader.num_workers': args.workers for split in ('train', 'val', 'test')
+    }
+    values |= {
+        'train_dataloader.persistent_workers': args.workers > 0,
         'train_dataloader.batch_size': args.batch_size,
         'train_cfg.max_iters': args.iters,
         'train_cfg.val_interval': args.iters,
