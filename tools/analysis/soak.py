@@ -36,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--iters', type=int, default=2000, help='of training')
     parser.add_argument('--interval', type=int, default=50, help='iterations between checkpoints')
     parser.add_argument('--batch-size', type=int, default=2)
+    parser.add_argument('--workers', type=int, default=0, help='that load images')
     parser.add_argument(
         '--images', type=int, default=200, help='to train on; a quarter more to test'
     )
