@@ -19,7 +19,8 @@ FAULTS = {
     'segmentation: not finite': 'annotation',
     'segmentation: less than three points': 'annotation',
     'segmentation: RLE of another size': 'annotation',
-    'area: missing or not positive': 'area of the box',
+    'area: zero or negative': 'annotation',
+    'area: missing or not finite': 'area of the box',
     'box: partly outside of the image': 'stays',
     'segmentation: crosses itself': 'stays',
     'image: cannot be loaded': 'image',
@@ -141,8 +142,11 @@ def _annotation_faults(
         x < image['width'] and y < image['height'] and x + width > 0 and y + height > 0
     ):
         yield 'box: outside of the image'
-    if not _is_positive(annotation.get('area')):
-        yield 'area: missing or not positive'
+    area = annotation.get('area')
+    if not _is_finite([area]):
+        yield 'area: missing or not finite'
+    elif area <= 0:
+        yield 'area: zero or negative'
     if with_mask and image is not None:
         yield from _segmentation_faults(annotation.get('segmentation'), image)
 
@@ -178,7 +182,10 @@ def _harmless_faults(annotation: dict, image: dict) -> Iterator[str]:
 
 
 def _is_finite(values: list) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    try:
+        return math.isfinite(sum(values))  # NaN and infinity survive a sum
+    except (TypeError, OverflowError):
+        return False
 
 
 def _is_positive(*values) -> bool:

@@ -65,7 +65,7 @@ class CocoDataset(MMDetCocoDataset):
         self.max_bad_share = max_bad_share
         self.faults: list[Fault] = []
         pipeline = kwargs.get('pipeline', [])
-        self.with_mask = any(step.get('with_mask', False) for step in pipeline)
+        self.with_mask = any(isinstance(step, dict) and step.get('with_mask') for step in pipeline)
         super().__init__(*args, **kwargs)
 
     def full_init(self) -> None:
@@ -75,7 +75,9 @@ class CocoDataset(MMDetCocoDataset):
             self.is_bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
 
     def COCOAPI(self, path: str):
-        """What is in the file, without what is broken."""
+        """What is in the file, in training without what is broken."""
+        if self.test_mode:
+            return MMDetCocoDataset.COCOAPI(path)
         index = MMDetCocoDataset.COCOAPI()
         index.dataset = fileio.load(path)
         self.faults = list(find_faults(index.dataset, self.with_mask, thorough=False))

@@ -46,9 +46,8 @@ class FiniteHook(Hook):
 
     def _before_step(self, optimizer, args, kwargs) -> None:
         grads = [p.grad for g in optimizer.param_groups for p in g['params'] if p.grad is not None]
-        # The largest absolute value is NaN where one is; a sum of squares could overflow.
-        largest = torch.nn.utils.get_total_norm(grads, float('inf'))
-        self._finite = _nowhere(~torch.isfinite(largest))
+        # A norm that overflows is no better than one of infinite numbers.
+        self._finite = _nowhere(~torch.isfinite(torch.nn.utils.get_total_norm(grads)))
         if not self._finite:
             optimizer.zero_grad(set_to_none=True)  # parameters without gradient stay as they are
 

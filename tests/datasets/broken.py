@@ -108,6 +108,7 @@ def add_broken_annotations(coco: dict) -> tuple[dict, dict[str, int]]:
     add(segmentation=[[1, 1, 2, 2]])
     add(segmentation=dict(size=[5, 5], counts=[25]))
     add(area=nan)
+    add(area=0)
     add(bbox=[-9, -9, 30, 30])
     add(segmentation=[[0, 0, 9, 9, 9, 0, 0, 9]])
     images.append(dict(images[0]))
@@ -120,7 +121,7 @@ def add_broken_annotations(coco: dict) -> tuple[dict, dict[str, int]]:
         'unknown image': 1, 'unknown category': 1, 'box: missing, or not four finite numbers': 2,
         'box: narrower than a pixel': 1, 'box: outside of the image': 1, 'segmentation: empty': 1,
         'segmentation: not finite': 1, 'segmentation: less than three points': 1,
-        'segmentation: RLE of another size': 1, 'area: missing or not positive': 1,
+        'segmentation: RLE of another size': 1, 'area: missing or not finite': 1, 'area: zero or negative': 1,
         'box: partly outside of the image': 1, 'segmentation: crosses itself': 1,
         'image: no annotations': 1, 'image: only crowds': 1,
     }  # fmt: skip

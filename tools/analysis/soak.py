@@ -89,8 +89,8 @@ class Attempt:
     def last(self) -> int:
         """The last iteration in the newest log of the run."""
         logs = sorted(self.work_dir.glob('*/vis_data/*_*.json'), key=os.path.getmtime)
-        steps = [json.loads(line).get('step', 0) for line in _lines(logs[-1])] if logs else [0]
-        return max(steps, default=0)
+        lines = _lines(logs[-1]) if logs else []
+        return json.loads(lines[-1]).get('step', 0) if lines else 0
 
 
 def options(args: argparse.Namespace) -> list[str]:
