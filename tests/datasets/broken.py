@@ -78,12 +78,13 @@ def write_broken(shapes: Path, out: Path) -> dict[str, str]:
     return says
 
 
-def annotation(coco: dict, image_id: int, box: list, **other) -> dict:
+def annotation(coco: dict, image_id: int, box: list) -> dict:
+    """A whole annotation with a new id."""
     x, y, w, h = box
     points = [x, y, x + w, y, x + w, y + h]
     return dict(
         id=max(a['id'] for a in coco['annotations']) + 1, image_id=image_id, category_id=1,
-        bbox=box, area=w * h, iscrowd=0, segmentation=[points], **other,
+        bbox=box, area=w * h, iscrowd=0, segmentation=[points],
     )  # fmt: skip
 
 

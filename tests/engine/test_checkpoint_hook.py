@@ -83,7 +83,7 @@ def test_dying_or_a_full_disk_at_each_change(undisturbed, tmp_path, case, at):
         assert best or case == 'iter'
         last = Path((work_dir / 'last_checkpoint').read_text())
         assert last.name == NAMES[case][at > named] and last.is_file()
-    if at % 6 == 0:
+    if at % 8 == 0:
         assert toy.forked(*(run(case, tmp_path / kind) for kind in kinds)) == [0, 0]
         for kind in kinds:
             assert toy.equal(
