@@ -52,6 +52,7 @@ setup(
         'opencv-python',
         'packaging',
         'pycocotools',
+        'safetensors',
         'setuptools<82',  # mmengine imports pkg_resources
         'shapely',
     ],
@@ -59,6 +60,6 @@ setup(
         lite=['mmcv-lite==2.1.0'],
         mmcv=['mmcv==2.1.0'],
         mmpretrain=['mmpretrain>=1.2.0'],
-        test=['pytest', 'ruff'],
+        test=['hypothesis', 'pytest', 'ruff'],
     ),
 )

@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
+from .checkpoint.loading import register_loaders
 from .compat import require
+from .errors import check_gpus, readable_errors
 
 _CONFIGS = ('.py', '.yaml', '.yml', '.json')  # what mmengine takes for a config
 # What mmengine's Runner passes to DDP, but for the device ids, which CPU modules refuse.
@@ -18,6 +21,8 @@ _CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_
 
 def run_tool(name: str) -> None:
     """Run a script of mmdet's or mmpretrain's ``tools`` as if it had been called, with its flags.
+
+    ``--trust-checkpoint`` is ours: it lets checkpoints hold any object.
 
     Args:
         name: e.g. ``'train.py'``; found inside the installed package, never copied.
@@ -32,9 +37,16 @@ def run_tool(name: str) -> None:
         raise FileNotFoundError(
             f'{script} does not exist; run: pip install --force-reinstall {package.__name__}'
         )
-    if dist.is_torchelastic_launched() and not torch.cuda.is_available():
-        _use_cpu_processes()
-    runpy.run_path(str(script), run_name='__main__')
+    if '--trust-checkpoint' in sys.argv:
+        sys.argv.remove('--trust-checkpoint')
+        warnings.warn('--trust-checkpoint: a checkpoint may run code', stacklevel=2)
+        register_loaders(trust=True)
+    if dist.is_torchelastic_launched():
+        check_gpus()
+        if not torch.cuda.is_available():
+            _use_cpu_processes()
+    with readable_errors():
+        runpy.run_path(str(script), run_name='__main__')
 
 
 def codebase_of(argv: Sequence[str]) -> str:

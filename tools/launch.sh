@@ -28,6 +28,10 @@ distributed() {
     if [ "${NNODES:-1}" = 1 ] && [ -z "${PORT:-}" ]; then
         rendezvous=(--standalone) # torchrun picks a free port
     else
+        if [ "${NODE_RANK:-0}" = 0 ] && (: >"/dev/tcp/127.0.0.1/${PORT:-29500}") 2>/dev/null; then
+            echo "port ${PORT:-29500} is in use: set PORT to a free one, on all machines" >&2
+            exit 2
+        fi
         rendezvous=(
             --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}"
             --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}"

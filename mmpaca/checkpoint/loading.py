@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 from mmpaca.models.pretrained import find_prefix
 
 from .official import convert_official
+from .safetensors import SUFFIX, load_safetensors
 
 _WEIGHT_KEYS = ('state_dict', 'model')
 _HISTORY_METHODS = ('min', 'max', 'mean', 'current')
@@ -61,15 +63,20 @@ SAFE_GLOBALS = [
 
 
 def load_from_local(
-    filename: str | os.PathLike, map_location: Any = None, rename: bool = True
+    filename: str | os.PathLike,
+    map_location: Any = None,
+    rename: bool = True,
+    trust: bool = False,
 ) -> Any:
     """Load a local checkpoint without running code from it.
 
     Args:
         filename: of a checkpoint of ours, of mmdet or mmpretrain, or of the authors; the
-            latter's weights come back under ``'state_dict'`` with OpenMMLab's names.
+            latter's weights come back under ``'state_dict'`` with OpenMMLab's names. Its
+            suffix tells a safetensors file.
         map_location: as in ``torch.load``.
         rename: False leaves the authors' names as they are.
+        trust: take every object, and run the code that the file wants run.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -80,33 +87,44 @@ def load_from_local(
     filename = os.path.expanduser(filename)
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'checkpoint {filename} does not exist')
+    if filename.endswith(SUFFIX):
+        checkpoint = load_safetensors(filename, map_location)
+    else:
+        checkpoint = _unpickle(filename, map_location, trust)
+    return to_openmmlab(checkpoint) if rename else checkpoint
+
+
+def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
     with torch.serialization.safe_globals(SAFE_GLOBALS):
         try:
-            checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+            return torch.load(filename, map_location=map_location, weights_only=not trust)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what arbitrary bytes make an unpickler raise
             refused = _refused_objects(filename, error)
             if refused:
                 raise UnsafeCheckpointError(
                     f'checkpoint {filename} is not loaded: it holds {", ".join(refused)}, and '
                     'unpickling other objects than tensors, numbers, strings and their containers '
-                    'can run code. Ask its author for a file that holds only the state_dict'
+                    'can run code. Ask its author for a .safetensors file, or one that holds '
+                    'only the state_dict; if you trust the author, call tools/train.py or '
+                    'tools/test.py with --trust-checkpoint'
                 ) from error
             first_line = str(error).partition('\n')[0]
             raise RuntimeError(
                 f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
                 f'unreadable or no checkpoint: {first_line}'
             ) from error
-    return to_openmmlab(checkpoint) if rename else checkpoint
 
 
-def load_from_http(url: str, map_location: Any = None) -> Any:
+def load_from_http(url: str, map_location: Any = None, trust: bool = False) -> Any:
     """:func:`load_from_local` for an http address: local rank 0 downloads into torch's hub cache."""
     path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(url))
     if int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) == 0 and not os.path.isfile(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         torch.hub.download_url_to_file(url, path)
     barrier()
-    return load_from_local(path, map_location)
+    return load_from_local(path, map_location, trust=trust)
 
 
 def weights_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -137,10 +155,17 @@ def to_openmmlab(checkpoint: Any) -> Any:
     return {**rest, 'state_dict': convert_official(weights, task)}
 
 
-def register_loaders() -> None:
-    """Make mmengine (Runner, ``init_cfg``, inferencers) load local and http files through this."""
-    CheckpointLoader.register_scheme('', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), loader=load_from_http, force=True)
+def register_loaders(trust: bool = False) -> None:
+    """Make mmengine (Runner, ``init_cfg``, inferencers) load local and http files through this.
+
+    Args:
+        trust: as in :func:`load_from_local`, for all files from now on.
+    """
+    local, http = (partial(loader, trust=trust) for loader in (load_from_local, load_from_http))
+    # mmengine prints the name of a loader.
+    local.__name__, http.__name__ = 'load_from_local', 'load_from_http'
+    CheckpointLoader.register_scheme('', loader=local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), loader=http, force=True)
 
 
 def _refused_objects(filename: str, error: Exception) -> list[str]:

@@ -1,7 +1,7 @@
 """Generated and bundled data, and CIFAR-100 without downloads. The rest is mmdet's and mmpretrain's.
 
-``cifar`` is not imported here: it needs mmpretrain, which is optional, and is found through the
-registry.
+``cifar`` and ``tolerant`` are not imported here: they need mmpretrain, which is optional, and
+mmdet's datasets. Configs name them.
 """
 
 from .digits import write_digits

@@ -1,12 +1,9 @@
-"""CIFAR-100 from local files. Needs mmpretrain, so it is imported when a config names it."""
+"""CIFAR-100 from local files. Needs mmpretrain, so configs name it by its module."""
 
 from mmpretrain.datasets import CIFAR100
 from mmpretrain.datasets.utils import check_integrity
 
-from mmpaca.registry import DATASETS
 
-
-@DATASETS.register_module()
 class LocalCIFAR100(CIFAR100):
     """mmpretrain's CIFAR100, but files that are missing are an error instead of a download.
 

@@ -2,8 +2,13 @@
 
 import argparse
 import collections
+import functools
 import http.server
+import importlib
 import os
+import random
+import subprocess
+import sys
 import threading
 import types
 
@@ -16,6 +21,8 @@ from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_p
 from official import official_weights
 
 from mmpaca.checkpoint import UnsafeCheckpointError, load_from_local
+from mmpaca.checkpoint.loading import register_loaders
+from mmpaca.checkpoint.safetensors import save_safetensors
 from mmpaca.models import PaCaViT
 
 
@@ -80,10 +87,26 @@ def evil_state(tmp_path) -> dict:
         other_owner=(Reduced(getattr, ConfigDict, 'mean'), r'getattr\(ConfigDict,mean\)'),
         own_class=(types.SimpleNamespace(a=1), 'SimpleNamespace'),
         function=(os.getcwd, 'getcwd'),
+        chain=(
+            Reduced(getattr, Reduced(getattr, HistoryBuffer, 'mean'), '__globals__'),
+            r'getattr\(mean,__globals__\)',
+        ),
+        instance=(
+            Reduced(getattr, Reduced(HistoryBuffer), '__class__'),
+            r'getattr\(HistoryBuffer,__class__\)|getattr',
+        ),
+        namespace=(Reduced(argparse.Namespace.__getattribute__, ConfigDict(), 'x'), 'object'),
+        partial=(functools.partial(os.system, command), 'partial'),
+        process=(Reduced(subprocess.Popen, command.split()), 'Popen'),
+        imported=(Reduced(importlib.import_module, 'this'), 'import_module'),
+        numpy=(Reduced(np.load, f'{tmp_path}/x.npy', None, True), 'load'),
     )
 
 
-KINDS = ('system', 'evaluate', 'other_method', 'other_owner', 'own_class', 'function')
+KINDS = (
+    'system', 'evaluate', 'other_method', 'other_owner', 'own_class', 'function', 'chain',
+    'instance', 'namespace', 'partial', 'process', 'imported', 'numpy',
+)  # fmt: skip
 
 
 @pytest.mark.parametrize('legacy', [False, True])
@@ -199,3 +222,66 @@ def test_urls_are_loaded_as_carefully(tmp_path, monkeypatch):
             load(url + 'evil.pth')
     finally:
         server.shutdown()
+
+
+def test_trust_is_explicit(tmp_path):
+    """And for the time being only: the tools ask for it once per process."""
+    torch.save(dict(x=Reduced(os.system, f'touch {tmp_path}/executed')), tmp_path / 'evil.pth')
+    try:
+        register_loaders(trust=True)
+        load(tmp_path / 'evil.pth')
+    finally:
+        register_loaders()
+    assert (tmp_path / 'executed').exists()
+    with pytest.raises(UnsafeCheckpointError, match='--trust-checkpoint'):
+        load(tmp_path / 'evil.pth')
+
+
+def test_flipped_bits_raise_or_load_but_never_run(tmp_path):
+    """Whatever bytes there are, it is one of the errors that say which file."""
+    saved = dict(state_dict=dict(a=torch.arange(50.0)), meta=dict(epoch=1, names=['x'] * 9))
+    torch.save(saved, tmp_path / 'whole.pth')
+    whole = (tmp_path / 'whole.pth').read_bytes()
+    rng = random.Random(0)
+    raised = 0
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        (tmp_path / 'flipped.pth').write_bytes(content)
+        try:
+            load(tmp_path / 'flipped.pth')
+        except (RuntimeError, UnsafeCheckpointError) as error:
+            assert 'flipped.pth' in str(error)
+            raised += 1
+    assert raised > 50
+
+
+def test_safetensors(tmp_path, root, run):
+    official = official_weights('tiny_conv')
+    meta = dict(cfg='a = 1', dataset_meta=dict(classes=('a', 'b')), epoch=3, seed=5)
+    torch.save(dict(model=official, meta=meta), tmp_path / 'official.pth')
+    printed = run(sys.executable, root / 'tools/converters/to_safetensors.py', 'official.pth')
+    assert f'wrote {len(official)} tensors to official.safetensors' in printed
+    loaded = load(tmp_path / 'official.safetensors')
+    assert loaded['meta'] == dict(cfg='a = 1', dataset_meta=dict(classes=['a', 'b']), epoch=3)
+    expected = load(tmp_path / 'official.pth')['state_dict']
+    assert loaded['state_dict'].keys() == expected.keys()
+    assert all(torch.equal(value, expected[k]) for k, value in loaded['state_dict'].items())
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'official.safetensors'))
+    model = PaCaViT('tiny', init_cfg=init_cfg)
+    model.init_weights()
+    assert torch.equal(model.stem.norm.weight, expected['backbone.stem.norm.weight'])
+
+    content = (tmp_path / 'official.safetensors').read_bytes()
+    for size in (0, 5, 100, len(content) - 1):
+        (tmp_path / 'cut.safetensors').write_bytes(content[:size])
+        with pytest.raises(RuntimeError, match='cut.safetensors .* is truncated'):
+            load(tmp_path / 'cut.safetensors')
+
+
+def test_safetensors_of_shared_memory(tmp_path):
+    weight = torch.arange(6.0).reshape(2, 3)
+    save_safetensors(dict(a=weight, b=weight.t()), {}, tmp_path / 'x.safetensors')
+    loaded = load(tmp_path / 'x.safetensors')['state_dict']
+    assert torch.equal(loaded['a'], weight) and torch.equal(loaded['b'], weight.t())

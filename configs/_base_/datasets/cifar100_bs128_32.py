@@ -28,7 +28,7 @@ crop_and_flip = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
 ]
 
-_local = 'mmpaca.LocalCIFAR100'  # does not download
+_local = 'mmpaca.datasets.cifar.LocalCIFAR100'  # does not download
 train_dataloader = dict(
     batch_size=128,
     num_workers=4,

@@ -1,0 +1,51 @@
+"""Checkpoints in the safetensors format, which can hold nothing but tensors and text."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .saving import write_atomically
+
+SUFFIX = '.safetensors'
+# What testing and the inferencers read beside the weights.
+_META = ('cfg', 'dataset_meta', 'epoch', 'iter')
+
+
+def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read weights, under ``'state_dict'``, and where we wrote it ``'meta'``.
+
+    Raises:
+        RuntimeError: the file is truncated or something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    device = map_location if isinstance(map_location, str | torch.device) else 'cpu'
+    try:
+        with safe_open(filename, framework='pt') as file:
+            weights = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+            meta = json.loads((file.metadata() or {}).get('meta', '{}'))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise RuntimeError(
+            f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
+            f'unreadable or no safetensors file: {error}'
+        ) from error
+    return dict(state_dict=weights, meta=meta)
+
+
+def save_safetensors(
+    weights: Mapping[str, Tensor], meta: Mapping[str, Any], filename: str | os.PathLike
+) -> None:
+    """Write weights, atomically, with what of ``meta`` testing and the inferencers read."""
+    from safetensors.torch import save
+
+    kept = {key: meta[key] for key in _META if key in meta}
+    content = save(
+        # Tensors that share memory are refused by the format.
+        {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()},
+        metadata=dict(format='pt', meta=json.dumps(kept, default=lambda array: array.tolist())),
+    )
+    write_atomically(filename, content)

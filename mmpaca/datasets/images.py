@@ -1,0 +1,57 @@
+"""Image files that are not what they should be."""
+
+import io
+
+import mmcv
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 2**27  # 400 MB once decoded
+# How a whole file ends, for the formats whose decoders fill up what is missing.
+_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
+_TAIL = 4096  # bytes; cameras and editors add some after the end
+
+
+def decode(
+    content: bytes,
+    size: tuple[int, int] | None = None,
+    flag: str = 'color',
+    backend: str = 'cv2',
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Decode an image file of any colours and depth.
+
+    Grey, CMYK and 16-bit files become 8-bit BGR. A picture is turned as its EXIF tag says, unless
+    it has the annotated size only without turning.
+
+    Args:
+        content: of the file.
+        size: (height, width) that the annotations are for; None to take any.
+        flag: mmcv's, e.g. ``'color'``.
+        backend: mmcv's.
+        max_pixels: of the largest image that is decoded.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: it is truncated, cannot be decoded, is too large or of another size.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:  # reads the header only
+            kind, pixels = image.format, image.width * image.height
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f'cannot be decoded: {error}') from error
+    if pixels > max_pixels:
+        raise ValueError(f'has {pixels} pixels, more than max_pixels={max_pixels}')
+    if _ENDS.get(kind, b'') not in content[-_TAIL:]:
+        raise ValueError(f'is a truncated {kind} file of {len(content)} bytes')
+    image = mmcv.imfrombytes(content, flag=flag, backend=backend)
+    if image is None:
+        raise ValueError(f'is a {kind} file that cannot be decoded')
+    if size is not None and image.shape[:2] != size and flag == 'color':
+        image = mmcv.imfrombytes(content, flag='color_ignore_orientation', backend=backend)
+    if size is not None and image.shape[:2] != size:
+        height, width = image.shape[:2]
+        raise ValueError(f'is {width}x{height}, its annotations are for {size[1]}x{size[0]}')
+    return image

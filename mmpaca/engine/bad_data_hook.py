@@ -1,0 +1,39 @@
+"""Sums up what was broken in the training data."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+
+from mmpaca.registry import HOOKS
+
+
+@HOOKS.register_module()
+class BadDataHook(Hook):
+    """Logs at the end of training what :class:`mmpaca.datasets.tolerant.CocoDataset` left out."""
+
+    def after_train(self, runner) -> None:
+        """Gather from all ranks, log on the first."""
+        files: set[str] = set()
+        faults: Counter = Counter()
+        for dataset in _tolerant(runner.train_dataloader.dataset):
+            for names in all_gather_object(dataset.bad_files()):
+                files.update(names)
+            faults.update(fault.kind for fault in dataset.faults)
+        if files or faults:
+            kinds = ', '.join(f'{number} x {kind}' for kind, number in faults.most_common())
+            runner.logger.warning(
+                f'Bad data: {len(files)} images could not be loaded'
+                f'{": " if files else ""}{", ".join(sorted(files))}; '
+                f'left out of the annotations: {kinds or "nothing"}.'
+            )
+
+
+def _tolerant(dataset) -> Iterator:
+    """The tolerant datasets in any wrappers of mmengine and mmdet."""
+    if hasattr(dataset, 'bad_files'):
+        yield dataset
+    for inner in getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)]):
+        if inner is not None:
+            yield from _tolerant(inner)

@@ -1,0 +1,33 @@
+"""A neck that does not fit its backbone is an error before training, with the right numbers."""
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+
+from mmpaca.models import PaCaViT
+from mmpaca.registry import HOOKS
+
+
+@HOOKS.register_module()
+class NeckHook(Hook):
+    """Compare ``neck.in_channels`` with what the PaCaViT backbone returns."""
+
+    def before_run(self, runner) -> None:
+        """Runs before training, validation and testing.
+
+        Raises:
+            ValueError: says the channels that are right.
+        """
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        backbone = getattr(model, 'backbone', None)
+        given = getattr(getattr(model, 'neck', None), 'in_channels', None)
+        if not isinstance(backbone, PaCaViT) or not isinstance(given, list | tuple):
+            return
+        right = [backbone.embed_dims[i] for i in backbone.out_indices]
+        if list(given) != right:
+            raise ValueError(
+                f'model.neck.in_channels={list(given)} does not fit the backbone, whose '
+                f'out_indices={backbone.out_indices} have {right} channels: set '
+                f'neck=dict(in_channels={right})'
+            )

@@ -1,0 +1,86 @@
+"""Two processes compute the gradients of one."""
+
+import functools
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from test_configs import samples
+
+from mmpaca.models import PaCaViT
+
+sys.path.insert(0, str(Path(__file__).parent.parent / 'engine'))
+import toy
+
+ARCH = dict(
+    embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1), depths=(1, 1, 1, 1)
+)
+
+
+def in_two_processes(tmp_path: Path, body) -> None:
+    def run(rank: int) -> None:
+        store = f'file://{tmp_path}/store'
+        dist.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
+        body(rank)
+
+    assert toy.forked(*(functools.partial(run, rank) for rank in (0, 1))) == [0, 0]
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def test_the_backbone_as_with_the_joined_batch(tmp_path):
+    def body(rank: int) -> None:
+        torch.manual_seed(0)
+        model = PaCaViT(ARCH, num_clusters=5, drop_path_rate=0.0).double()
+        images = torch.randn(4, 3, 64, 48, dtype=torch.float64)
+
+        def loss(outs) -> torch.Tensor:
+            return sum((out**2).mean() for out in outs)
+
+        loss(model(images)).backward()
+        joined = gradients(model)
+        model.zero_grad()
+        ddp = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        loss(ddp(images[2 * rank : 2 * rank + 2])).backward()
+        for name, grad in gradients(model).items():
+            torch.testing.assert_close(grad, joined[name], rtol=1e-9, atol=1e-12)
+
+    in_two_processes(tmp_path, body)
+
+
+def test_a_detector_where_one_process_has_no_instances(tmp_path, root):
+    """The mean of the gradients that each process computes alone, and no process waits forever."""
+
+    def body(rank: int) -> None:
+        cfg = Config.fromfile(root / 'configs/demo/mask-rcnn_paca-demo_shapes.py').model
+        cfg.backbone.arch, cfg.neck.in_channels = ARCH, [8] * 4
+        torch.manual_seed(0)
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            model = MMDET_MODELS.build(cfg).train()
+        wrapped = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+
+        def step(forward, member: int) -> dict:
+            model.zero_grad()
+            data = samples(with_mask=True)
+            if member == 1:
+                for sample in data['data_samples']:
+                    sample.gt_instances = sample.gt_instances[:0]
+            data = model.data_preprocessor(data, True)
+            torch.manual_seed(member)  # the heads draw samples
+            losses = forward(**data, mode='loss')
+            model.parse_losses(losses)[0].backward()
+            return gradients(model)
+
+        alone = [step(model, member) for member in (0, 1)]
+        for name, grad in step(wrapped, rank).items():
+            mean = (alone[0][name] + alone[1][name]) / 2
+            torch.testing.assert_close(grad, mean, rtol=1e-4, atol=1e-6)
+            assert grad.isfinite().all()
+
+    in_two_processes(tmp_path, body)

@@ -1,0 +1,144 @@
+"""What goes wrong at the start ends soon, everywhere, with an error that can be read."""
+
+import os
+import re
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from commands import ROOT
+from mmdet.models import DetTTAModel  # noqa: F401  (mmdet is imported before a fork)
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from mmpaca import launch
+from mmpaca.engine import NeckHook
+from mmpaca.errors import check_gpus, readable_errors
+
+CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(arch='tinny'), r"arch='tinny' is unknown, choose one of \('tiny'"),
+        (dict(out_indices=(0, 4)), r'out_indices=\(0, 4\) must name stages of 0..3'),
+        (dict(num_clusters=-1), r'num_clusters=-1 must be 4 numbers >= 0'),
+        (dict(num_clusters=(1, 2)), r'num_clusters=\(1, 2\) must be 4 numbers'),
+        (dict(arch=dict(num_heads=(5, 4, 8, 16))), 'divisible|num_heads'),
+    ],
+)
+def test_models_that_cannot_be(arguments, message):
+    """Said by the class, and through mmdet's registry."""
+    if isinstance(arguments.get('arch'), dict):
+        rest = dict(embed_dims=(96, 192, 320, 384), mlp_ratios=(4,) * 4, depths=(1,) * 4)
+        arguments['arch'] = {**rest, **arguments['arch']}
+    with pytest.raises(ValueError, match=message), DefaultScope.overwrite_default_scope('mmdet'):
+        MODELS.build(dict(type='PaCaViT', **arguments))
+
+
+def test_a_neck_with_other_channels_names_the_right_ones():
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.neck.in_channels = [96, 192, 320, 384]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+        with pytest.raises(
+            ValueError, match=r'\[96, .*set neck=dict\(in_channels=\[48, 96, 160, 192\]\)'
+        ):
+            NeckHook().before_run(SimpleNamespace(model=model))
+        cfg.model.neck.in_channels = [48, 96, 160, 192]
+        NeckHook().before_run(SimpleNamespace(model=MODELS.build(cfg.model)))
+
+
+@pytest.mark.parametrize(
+    ('error', 'rank', 'says'),
+    [
+        (torch.OutOfMemoryError('CUDA out of memory. Tried to\nmore'), '0', 'out of GPU memory: lower train_dataloader.batch_size'),
+        (FileNotFoundError('file "x.py" does not exist'), '0', 'rank 0: file "x.py" does not exist'),
+        (ValueError('wrong'), '1', 'rank 1: ValueError: wrong'),
+    ],
+)  # fmt: skip
+def test_one_line_and_status_1(monkeypatch, error, rank, says):
+    monkeypatch.setenv('RANK', rank)
+    monkeypatch.setenv('LOCAL_RANK', rank)
+    with pytest.raises(SystemExit) as stop, readable_errors():
+        raise error
+    assert says in stop.value.code and '\n' not in stop.value.code
+    with pytest.raises(ValueError), readable_errors():
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        raise ValueError('of the first process, with its traceback')
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    check_gpus()
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '8')
+    with pytest.raises(SystemExit, match='8 processes were started on this machine, which has 2'):
+        check_gpus()
+
+
+def test_trusting_is_a_flag_of_the_tools(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(launch, 'register_loaders', lambda trust: seen.update(trust=trust))
+    monkeypatch.setattr(runpy, 'run_path', lambda *a, **k: seen.update(argv=sys.argv[1:]))
+    monkeypatch.setattr(sys, 'argv', ['test.py', 'config.py', '--trust-checkpoint', 'x.pth'])
+    with pytest.warns(UserWarning, match='may run code'):
+        launch.run_mmdet_tool('test.py')
+    assert seen == dict(trust=True, argv=['config.py', 'x.pth'])
+
+
+def test_a_port_in_use(run):
+    with socket.socket() as listening:
+        listening.bind(('127.0.0.1', 0))
+        listening.listen()
+        port = str(listening.getsockname()[1])
+        printed = run(ROOT / 'tools/dist_train.sh', CONFIG, '1', ok=False, PORT=port)
+    assert printed == f'port {port} is in use: set PORT to a free one, on all machines\n'
+
+
+def test_a_config_that_is_not_there(run):
+    printed = run(sys.executable, ROOT / 'tools/train.py', 'nowhere.py', ok=False)
+    assert 'Traceback' not in printed and 'nowhere.py' in printed.strip().splitlines()[-1]
+
+
+def test_a_rank_that_dies_ends_all_of_them(tmp_path, shapes):
+    """SIGKILL to one of two training processes."""
+    options = ['train_cfg.max_iters=100000', 'train_cfg.val_interval=100000', 'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']  # fmt: skip
+    data = [f'{s}_dataloader.dataset.data_root={shapes}' for s in ('train', 'val', 'test')]
+    data += [f'{s}_evaluator.ann_file={shapes}/annotations/val.json' for s in ('val', 'test')]
+    command = [ROOT / 'tools/dist_train.sh', CONFIG, '2', '--work-dir', 'run', '--cfg-options']
+    with (tmp_path / 'log').open('w') as log:
+        launcher = subprocess.Popen(
+            [*command, *options, *data],
+            cwd=tmp_path,
+            env={**os.environ, 'PYTHON': sys.executable},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        end = time.monotonic() + 200
+        while 'Iter(train) [     3/' not in (tmp_path / 'log').read_text():
+            assert time.monotonic() < end and launcher.poll() is None
+            time.sleep(0.2)
+        workers = children(launcher.pid)
+        assert len(workers) == 2
+        os.kill(workers[1], signal.SIGKILL)
+        assert launcher.wait(timeout=60) != 0
+        assert not any(os.path.exists(f'/proc/{pid}') for pid in workers)
+        assert re.search(r'exitcode\s*: -9|Signal 9', (tmp_path / 'log').read_text())
+    finally:
+        launcher.kill()
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the children."""
+    with open(f'/proc/{pid}/task/{pid}/children') as file:
+        return [int(child) for child in file.read().split()]
