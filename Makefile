@@ -37,7 +37,8 @@ demo: $(INSTALLED) $(SHAPES)
 	$(BIN)/python tools/demo/summarize.py $(DEMO)/test
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	# A process per core with a thread each; tests of one file share what they set up.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -4,10 +4,15 @@
 has no compiled ones, the checkpoint loaders, and the ``mmpaca::`` scope of configs. It has to
 come before mmdet's models import ``mmcv.ops``; in a config,
 ``custom_imports=dict(imports=['mmpaca'], allow_failed_imports=False)`` sees to that.
+
+It is quick, for it imports none of them: subpackages are imported when they are first used, by
+their names here or in a registry.
 """
 
 # The order matters: a readable error before anything fails, operators before mmcv.ops is used.
 # ruff: noqa: E402
+import importlib
+
 from .compat import check_versions
 
 __version__ = '0.1.0'
@@ -17,12 +22,19 @@ from . import ops
 
 ops.install()
 
-from .checkpoint.loading import register_loaders
+from . import registry
 from .config_scope import register_config_scope
+from .lazy import when_imported
 
-register_loaders()
 register_config_scope()
+when_imported('mmengine.runner', lambda: importlib.import_module('mmpaca.checkpoint.loading'))
 
-from . import datasets, engine, models  # registers what they define
+_SUBPACKAGES = ('analysis', 'checkpoint', 'datasets', 'engine', 'models')
 
-__all__ = ['__version__', 'datasets', 'engine', 'models', 'ops']
+__all__ = ['__version__', 'ops', 'registry', *_SUBPACKAGES]
+
+
+def __getattr__(name: str) -> object:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f'{__name__}.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

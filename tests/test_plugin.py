@@ -148,3 +148,21 @@ except ImportError as error:
 def test_wrong_versions_get_one_sentence(python, setup, sentence):
     printed = python(VERSION.format(setup=setup))
     assert sentence in printed and 'Traceback' not in printed
+
+
+def test_importing_is_quick_because_it_imports_little(python):
+    heavy = ('mmengine.runner', 'mmengine.model', 'torchvision', 'mmdet.models', 'matplotlib')
+    printed = python(f'import sys, mmpaca; print([m for m in {heavy} if m in sys.modules])')
+    assert printed.splitlines()[-1] == '[]'
+
+
+def test_loaders_are_registered_whoever_comes_first(python):
+    scheme = "CheckpointLoader._schemes[''].func.__module__"
+    for first in ('mmengine.runner', 'mmpaca.checkpoint.loading', 'mmpaca.engine', 'mmdet.models'):
+        for order in (f'import mmpaca, {first}', f'import {first}, mmpaca'):
+            if order == 'import mmdet.models, mmpaca':
+                continue  # mmcv.ops before us: what the README forbids without a compiled mmcv
+            printed = python(
+                f'{order}\nfrom mmengine.runner.checkpoint import CheckpointLoader\nprint({scheme})'
+            )
+            assert printed.splitlines()[-1] == 'mmpaca.checkpoint.loading'

@@ -1,5 +1,6 @@
 """Counting multiply-accumulates and the bytes that a forward pass keeps for the backward pass."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -61,7 +62,13 @@ def _cpu_attention(query, key, value, *args, **kwargs) -> int:
     return sdpa_flop_count(query, key, value)
 
 
-def count_cost(model: nn.Module, run: Callable[[], object]) -> Cost:
+def _convolution_per_output(x, weight, *args, out_shape, **kwargs) -> int:
+    return 2 * x[0] * math.prod(out_shape[2:]) * math.prod(weight)
+
+
+def count_cost(
+    model: nn.Module, run: Callable[[], object], published_convention: bool = False
+) -> Cost:
     """Run a forward pass for real and count.
 
     With gradients, because inference on a CPU computes some rows twice (see
@@ -70,15 +77,18 @@ def count_cost(model: nn.Module, run: Callable[[], object]) -> Cost:
     Args:
         model: whose parameters and modules are counted.
         run: calls the model and returns what it returns.
+        published_convention: count a transposed convolution as if every output had all taps of
+            the kernel. The counters behind published figures of detectors did, four times too
+            much for the one in the mask head.
 
     Returns:
         The cost of that one call.
     """
-    flops = FlopCounterMode(
-        display=False,
-        # torch knows the formula for CUDA's kernels only.
-        custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention},
-    )
+    # torch knows the formula of attention for CUDA's kernels only.
+    formulas = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention}
+    if published_convention:
+        formulas[torch.ops.aten.convolution] = _convolution_per_output
+    flops = FlopCounterMode(display=False, custom_mapping=formulas)
     allocations = _Allocations()
     with torch.enable_grad(), flops, allocations:
         outputs = run()

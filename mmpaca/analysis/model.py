@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from .cost import Cost, count_cost
 
-#: What detection papers count: one image, all proposals that the RPN may pass on.
 _BOX = (0.0, 0.0, 64.0, 64.0)
 
 
-def model_cost(config: Config, shape: tuple[int, int]) -> Cost:
+def model_cost(config: Config, shape: tuple[int, int], published_convention: bool = False) -> Cost:
     """Cost of one image through the model of a config.
 
     Two-stage detectors get as many proposals as their RPN may pass on, the convention of
@@ -21,15 +20,17 @@ def model_cost(config: Config, shape: tuple[int, int]) -> Cost:
     Args:
         config: of mmdet or mmpretrain, with ``model`` and ``default_scope``.
         shape: height and width of the input.
+        published_convention: of :func:`count_cost`.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     model = MODELS.build(config.model).eval()
     image = torch.rand(1, 3, *shape)
-    if config.get('default_scope') == 'mmpretrain':
-        return count_cost(model, lambda: model(image, mode='tensor'))
+    inputs = [image]
+    if config.get('default_scope') != 'mmpretrain':
+        inputs.append([_data_sample(shape)])
     if getattr(model, 'with_rpn', False):
         _fix_proposals(model.rpn_head, config.model.test_cfg.rpn.max_per_img)
-    return count_cost(model, lambda: model(image, [_data_sample(shape)], mode='tensor'))
+    return count_cost(model, lambda: model(*inputs, mode='tensor'), published_convention)
 
 
 def _fix_proposals(rpn_head: nn.Module, number: int) -> None:

@@ -4,7 +4,9 @@ A process of its own gives every model its own allocator and its own peak of mem
 turns spreads what else the machine does over all of them.
 """
 
+import ctypes
 import multiprocessing
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from .zoo import build_backbone
 DTYPES = ('float32', 'bfloat16')
 MODES = ('forward', 'train')
 _GEMM_SIZES = (1024, 2048, 4096)
+_PAUSE = 0.3  # seconds; the threads of a process that has just finished still spin for a while
 
 
 @dataclass(frozen=True)
@@ -45,31 +48,26 @@ class Task:
         return torch.autocast(torch.device(device).type, torch.bfloat16)
 
 
-class MemoryPeak:
-    """Peak of memory since the start of a ``with`` block, above what was there, in bytes.
+def peak_memory(device: str, run: Callable[[], object]) -> int:
+    """Peak of memory during a call above what was in use before, in bytes.
 
-    The allocator's on CUDA; on CPUs the resident set of the process, which Linux can reset.
+    The allocator's on CUDA; on CPUs the resident set of the process, as Linux counts it.
     """
+    if torch.device(device).type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before shall not hide what is needed now
+    Path('/proc/self/clear_refs').write_text('5')  # begins a new peak
+    before = _resident('VmRSS')
+    run()
+    return _resident('VmHWM') - before
 
-    def __init__(self, device: str) -> None:
-        self.cuda = torch.device(device).type == 'cuda'
 
-    def _resident(self, field: str) -> int:
-        status = Path('/proc/self/status').read_text()
-        return int(status.split(field)[1].split()[0]) * 1024
-
-    def __enter__(self) -> 'MemoryPeak':
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
-        else:
-            Path('/proc/self/clear_refs').write_text('5')
-            self.before = self._resident('VmRSS:')
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        now = torch.cuda.max_memory_allocated() if self.cuda else self._resident('VmHWM:')
-        self.bytes = now - self.before
+def _resident(field: str) -> int:
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(rf'{field}:\s+(\d+) kB', status)[1]) * 1024
 
 
 def run_backbone(model: nn.Module, task: Task, x: Tensor) -> None:
@@ -112,13 +110,16 @@ class _Backbone:
         self.model.train(task.mode == 'train')
         return torch.rand(batch, 3, height, width, device=self.device)
 
-    def time(self, task: Task) -> tuple[float, int]:
+    def time(self, task: Task) -> float:
         x = self._input(task)
-        with MemoryPeak(self.device) as peak:
-            start = time.perf_counter()
-            run_backbone(self.call, task, x)
-            seconds = time.perf_counter() - start
-        return seconds, peak.bytes
+        run_backbone(self.call, task, x)  # the others had the caches since its last turn
+        start = time.perf_counter()
+        run_backbone(self.call, task, x)
+        return time.perf_counter() - start
+
+    def peak(self, task: Task) -> int:
+        x = self._input(task)
+        return peak_memory(self.device, lambda: run_backbone(self.call, task, x))
 
     def cost(self, task: Task) -> dict:
         x = self._input(task)
@@ -134,8 +135,8 @@ class _Gemm:
     def __init__(self, device: str) -> None:
         self.device = device
 
-    def time(self, task: Task) -> tuple[float, int]:
-        return gemm_flops(task, self.device), 0
+    def time(self, task: Task) -> float:
+        return gemm_flops(task, self.device)
 
 
 def _serve(connection: Connection, make: Callable, args: tuple, threads: int) -> None:
@@ -182,7 +183,7 @@ class Worker:
         self._receive()
 
     def ask(self, method: str, task: Task):
-        """Have the other process run ``time`` or ``cost`` and return its answer.
+        """Have the other process run ``time``, ``peak`` or ``cost`` and return its answer.
 
         Raises:
             RuntimeError: it failed there.
@@ -215,16 +216,17 @@ def measure(
         saved for the backward pass, multiply-accumulates and the fraction of the machine's peak
         that they make of the median time (a backward pass counts as two forward passes).
     """
-    times: dict[str, list[tuple[float, int]]] = {worker.name: [] for worker in (*workers, peak)}
+    times: dict[str, list[float]] = {worker.name: [] for worker in (*workers, peak)}
     for i in range(warmup + repeats):
         for worker in (peak, *workers):
+            time.sleep(_PAUSE)
             answer = worker.ask('time', task)
             if i >= warmup:
                 times[worker.name].append(answer)
-    flops = statistics.median(rate for rate, _ in times[peak.name])
+    flops = statistics.median(times[peak.name])
     rows = []
     for worker in workers:
-        seconds = [second for second, _ in times[worker.name]]
+        seconds = times[worker.name]
         cost = worker.ask('cost', task)
         operations = 2 * cost['macs'] * (3 if task.mode == 'train' else 1)
         median = statistics.median(seconds)
@@ -235,7 +237,7 @@ def measure(
                 seconds=median,
                 seconds_min=min(seconds),
                 seconds_max=max(seconds),
-                peak_bytes=max(size for _, size in times[worker.name]),
+                peak_bytes=worker.ask('peak', task),
                 **cost,
                 gemm_flops=flops,
                 fraction_of_peak=operations / median / flops,

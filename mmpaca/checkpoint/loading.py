@@ -177,3 +177,6 @@ def _refused_objects(filename: str, error: Exception) -> list[str]:
     except (pickle.UnpicklingError, RuntimeError, ValueError):  # not torch's zip format
         names = []
     return names or re.findall(r'GLOBAL (\S+)', str(error))
+
+
+register_loaders()  # whoever loads anything has imported this: see mmpaca/__init__.py

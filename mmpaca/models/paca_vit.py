@@ -7,13 +7,12 @@ config of a few lines.
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from mmcv.cnn.bricks import LayerScale
+from mmcv.cnn.bricks import DropPath, LayerScale
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import StochasticDepth
 
 from mmpaca.registry import MODELS
 
@@ -84,7 +83,7 @@ class PaCaBlock(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dims, eps=NORM_EPS)
         self.mlp = ConvMLP(embed_dims, int(mlp_ratio * embed_dims), sub_norm, drop_rate)
         self.gamma2 = gamma()
-        self.drop_path = StochasticDepth(drop_path_rate, mode='row')
+        self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor, assignment: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(B, H, W, C) patches and the assignment so far, (B, M, N), to the same after it."""
@@ -158,7 +157,7 @@ class PaCaStage(nn.Module):
         return self.norm(x if teacher_map is None else x + teacher_map)
 
 
-@ROOT_MODELS.register_module()  # for type='PaCaViT' under any default scope
+@ROOT_MODELS.register_module(force=True)  # in place of what mmpaca.registry put there
 @MODELS.register_module()
 class PaCaViT(BaseModule):
     """PaCa-ViT backbone: attention from patches to a small set of learned clusters.

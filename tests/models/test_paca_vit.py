@@ -200,7 +200,9 @@ def test_initialisation():
 
 def test_drop_path_rises_linearly_over_all_blocks():
     rates = [
-        block.drop_path.p for s in PaCaViT('tiny', drop_path_rate=0.9).stages for block in s.blocks
+        block.drop_path.drop_prob
+        for s in PaCaViT('tiny', drop_path_rate=0.9).stages
+        for block in s.blocks
     ]
     torch.testing.assert_close(torch.tensor(rates), torch.linspace(0, 0.9, 10))
 

@@ -91,7 +91,7 @@ def test_trusting_is_a_flag_of_the_tools(monkeypatch):
     monkeypatch.setattr(runpy, 'run_path', lambda *a, **k: seen.update(argv=sys.argv[1:]))
     monkeypatch.setattr(sys, 'argv', ['test.py', 'config.py', '--trust-checkpoint', 'x.pth'])
     with pytest.warns(UserWarning, match='may run code'):
-        launch.run_mmdet_tool('test.py')
+        launch.run_tool('test.py')
     assert seen == dict(trust=True, argv=['config.py', 'x.pth'])
 
 

@@ -1,0 +1,137 @@
+import json
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mmpaca.analysis import build_backbone, count_cost, describe
+from mmpaca.analysis.model import model_cost
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 16)
+        self.conv = nn.Conv2d(16, 6, 3, stride=2, padding=1, groups=2)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(2, 8, 8, 8) to (2, 4, 8, 8)."""
+        x = F.gelu(self.linear(x))
+        tokens = x.flatten(1, 2).unsqueeze(1)
+        x = F.scaled_dot_product_attention(tokens, tokens, tokens).view(x.shape)
+        return self.up(self.conv(x.permute(0, 3, 1, 2)))
+
+
+def test_macs_are_those_of_the_formulas():
+    toy = Toy()
+    cost = count_cost(toy, lambda: toy(torch.rand(2, 8, 8, 8)))
+    patches, outputs = 2 * 64, 2 * 16
+    linear = patches * 8 * 16
+    attention = 2 * patches * 64 * 16
+    conv = outputs * 9 * 8 * 6
+    up = outputs * 6 * 4 * 4  # every input pixel gives 2x2 outputs
+    assert cost.macs == cost.macs_by_module[''] == linear + attention + conv + up
+    assert cost.macs_by_module['conv'] == conv
+    assert cost.params == sum(p.numel() for p in toy.parameters())
+    published = count_cost(toy, lambda: toy(torch.rand(2, 8, 8, 8)), published_convention=True)
+    assert published.macs == linear + attention + conv + 4 * up
+
+
+@pytest.mark.parametrize('recomputed', [False, True])
+def test_saved_bytes(recomputed):
+    """Two linear layers around a GELU: saved are the input of each, and GELU's."""
+    first, last = nn.Linear(8, 32), nn.Linear(32, 4)
+    model = nn.Sequential(first, last)
+    x = torch.rand(10, 8)
+
+    def contract(hidden: torch.Tensor) -> torch.Tensor:
+        return last(F.gelu(hidden))
+
+    def run() -> torch.Tensor:
+        if recomputed:
+            return checkpoint(contract, first(x), use_reentrant=False)
+        return contract(first(x))
+
+    hidden, output = 10 * 32 * 4, 10 * 4 * 4
+    saved = count_cost(model, run).saved_bytes
+    assert saved == output + (1 if recomputed else 2) * hidden
+
+
+@pytest.mark.parametrize(
+    ('config', 'shape', 'params', 'gmacs'),
+    [
+        ('classification/paca-t_8xb128_in1k.py', (224, 224), 12.2, 3.2),
+        ('classification/paca-s-mlp_8xb128_in1k.py', (224, 224), 22.6, 5.9),
+        ('paca_vit/mask-rcnn_paca-t_1x_coco.py', (800, 1280), 32.0, 252),
+    ],
+)
+def test_published_figures(root, config, shape, params, gmacs):
+    cost = model_cost(Config.fromfile(root / 'configs' / config), shape, published_convention=True)
+    assert cost.params / 1e6 == pytest.approx(params, rel=0.015)
+    assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.015)
+
+
+def test_what_to_compare_is_named_in_three_ways(root):
+    assert describe('paca-t') == ('paca-t', dict(type='PaCaViT', arch='tiny'))
+    assert describe("mine={'type': 'mmdet.ResNet', 'depth': 18}") == (
+        'mine',
+        dict(type='mmdet.ResNet', depth=18),
+    )
+    name, backbone = describe(str(root / 'configs/mask_rcnn_paca.py'))
+    assert name == 'mask_rcnn_paca' and build_backbone(backbone).depths == (3, 3, 10, 3)
+    for wrong in ('paca', 'no.py', 'mine={', 'mine=3'):
+        with pytest.raises(ValueError, match='paca-t, .* nor a config file'):
+            describe(wrong)
+
+
+def test_benchmark(root, run, tmp_path):
+    mine = "mine={'type': 'PaCaViT', 'arch': 'tiny', 'num_clusters': 0}"
+    printed = run(
+        sys.executable,
+        root / 'tools/analysis/benchmark.py',
+        *('paca-t', mine, '--shapes', '2x64x96', '--dtypes', 'float32', '--repeats', '2'),
+        *('--warmup', '0', '--out', 'bench.json', '--plot', 'charts', '--device', 'cpu'),
+    )
+    rows = json.loads((tmp_path / 'bench.json').read_text())
+    assert [(row['model'], row['mode']) for row in rows] == [
+        ('paca-t', 'forward'),
+        ('mine', 'forward'),
+        ('paca-t', 'train'),
+        ('mine', 'train'),
+    ]
+    model = build_backbone(describe('paca-t')[1])
+    cost = count_cost(model, lambda: model(torch.rand(2, 3, 64, 96)))
+    for row in rows:
+        assert 0 < row['seconds_min'] <= row['seconds'] <= row['seconds_max']
+        passes = 1 if row['mode'] == 'forward' else 3
+        assert row['fraction_of_peak'] == pytest.approx(
+            2 * passes * row['macs'] / row['seconds'] / row['gemm_flops']
+        )
+        if row['model'] == 'paca-t':
+            assert row['macs'] == cost.macs and row['params'] == cost.params
+    assert 'of peak' in printed
+    names = {path.name for path in (tmp_path / 'charts').iterdir()}
+    assert {'accuracy_train_2x64x96_float32.png', 'scaling_forward_float32.png'} <= names
+    for wrong in (['--shapes', '64x64'], ['nothing']):
+        printed = run(sys.executable, root / 'tools/analysis/benchmark.py', *wrong, ok=False)
+        assert 'Traceback' not in printed and wrong[-1] in printed
+
+
+def test_scaling(root, run, tmp_path):
+    printed = run(
+        sys.executable,
+        root / 'tools/analysis/scaling.py',
+        *('--models', 'paca-s-m100', 'plain-vit', '--sides', '128', '256', '--repeats', '1'),
+        *('--warmup', '0', '--device', 'cpu'),
+    )
+    rows = json.loads((tmp_path / 'work_dirs/scaling.json').read_text())
+    macs = {(row['model'], row['shape'][1]): row['macs'] for row in rows}
+    # Four times the pixels: four times PaCa's work but for what does not depend on them.
+    assert 3.9 < macs['paca-s-m100', 256] / macs['paca-s-m100', 128] <= 4
+    assert macs['plain-vit', 256] / macs['plain-vit', 128] > 4.1
+    assert 'plain-vit' in printed
