@@ -23,6 +23,6 @@ from .config_scope import register_config_scope
 register_loaders()
 register_config_scope()
 
-from . import datasets, engine, models  # registers what they define
+from . import datasets, engine, explain, models  # registers what they define
 
-__all__ = ['__version__', 'datasets', 'engine', 'models', 'ops']
+__all__ = ['__version__', 'datasets', 'engine', 'explain', 'models', 'ops']

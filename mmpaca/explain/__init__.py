@@ -1,0 +1,8 @@
+"""See what a model sees: its clusters recorded, as pictures, as a page, as a number.
+
+Imported with mmpaca, so only what needs no more than torch and mmengine is imported here.
+"""
+
+from .recorder import BlockRecord, Recording, record
+
+__all__ = ['BlockRecord', 'Recording', 'record']
