@@ -153,7 +153,7 @@ def test_autocast_half_and_training():
     model.eval().bfloat16()
     with torch.no_grad(), record(model) as half:
         model(image.bfloat16())
-    for key, block in exact.blocks.items():
+    for key in exact.blocks:
         for other in (mixed.blocks[key], half.blocks[key], training.blocks[key]):
             assert other.assignment.dtype == other.attention.dtype == torch.float32
             assert not other.attention.requires_grad
@@ -163,8 +163,8 @@ def test_autocast_half_and_training():
     for other in (mixed, half):
         first, rounded = exact.blocks[0, 0], other.blocks[0, 0]
         # (B, M) and (B, h, H, W) sums over distributions that sum to one.
-        assert (rounded.assignment - first.assignment).abs().sum((2, 3)).max() < 0.1
-        assert (rounded.attention - first.attention).abs().sum(-1).max() < 0.1
+        assert (rounded.assignment - first.assignment).abs().sum((2, 3)).max() < 0.3
+        assert (rounded.attention - first.attention).abs().sum(-1).max() < 0.3
 
 
 def test_finds_the_backbone():
