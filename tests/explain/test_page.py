@@ -80,7 +80,7 @@ def test_in_a_browser(scene, tmp_path, browser):
     browser.get((tmp_path / 'index.html').as_uri())
     wait = WebDriverWait(browser, 10)
     find = lambda name: browser.find_element(By.ID, name)  # noqa: E731
-    ready = lambda name: wait.until(lambda b: b.execute_script('return document.body.dataset.ready') == name)  # noqa: E731 E501 # fmt: skip
+    ready = lambda name: wait.until(lambda b: b.execute_script('return document.body.dataset.ready') == name)  # noqa: E731 # fmt: skip
     ready('first.jpg')
     view = find('view')
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import mmcv
 import torch
-from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from mmengine.utils import track_iter_progress
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 import mmpaca
 from mmpaca.explain.inference import Predictor
