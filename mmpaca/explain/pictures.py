@@ -18,13 +18,12 @@ PALETTE = np.array(
     ],
     np.uint8,
 )
-REST = np.array((128, 128, 128), np.uint8)  # every cluster weaker than those
 _TILE = 320  # height of a picture in a row, pixels
 _CAPTION = 24
 
 
 def heat_map(image: np.ndarray, heat: np.ndarray, opacity: float = 0.65) -> np.ndarray:
-    """Lay heat over an image, perceptually uniform and colour-blind safe (cividis).
+    """Lay heat over an image in grey; cividis, the same to people with any colour vision.
 
     Args:
         image: (height, width, 3) uint8 RGB.
@@ -36,32 +35,40 @@ def heat_map(image: np.ndarray, heat: np.ndarray, opacity: float = 0.65) -> np.n
     """
     scaled = np.round(255 * heat / max(float(heat.max()), 1e-12)).astype(np.uint8)
     colours = cv2.applyColorMap(scaled, cv2.COLORMAP_CIVIDIS)[..., ::-1]
-    return _blend(image, colours, opacity)
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+    return _blend(grey, colours, opacity)
+
+
+def cluster_colours(order: Sequence[int]) -> np.ndarray:
+    """RGB of each cluster, (M, 3) uint8.
+
+    Args:
+        order: all clusters by strength: the first seven get the colours of :data:`PALETTE`, in
+            this order, the others shades of grey.
+    """
+    rank = np.argsort(order)
+    shades = (70 + 37 * rank % 120).astype(np.uint8)
+    colours = np.repeat(shades[:, None], 3, 1)
+    strong = np.asarray(order[: len(PALETTE)])
+    colours[strong] = PALETTE[: len(strong)]
+    return colours
 
 
 def segmentation(
     image: np.ndarray, labels: np.ndarray, order: Sequence[int], opacity: float = 0.65
 ) -> np.ndarray:
-    """Colour each pixel by its cluster, with white lines between clusters.
+    """Colour each pixel by its cluster.
 
     Args:
         image: (height, width, 3) uint8 RGB.
         labels: (height, width) cluster of each pixel, -1 for none.
-        order: clusters by strength: the first seven get the colours of :data:`PALETTE`, in this
-            order, all others are grey.
+        order: all clusters by strength, as for :func:`cluster_colours`.
         opacity: of the colours.
 
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    colours = np.broadcast_to(REST, image.shape).copy()
-    for cluster, colour in zip(order, PALETTE, strict=False):
-        colours[labels == cluster] = colour
-    border = np.zeros(labels.shape, bool)
-    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    border[1:] |= labels[1:] != labels[:-1]
-    colours[border] = 255
-    out = _blend(image, colours, opacity)
+    out = _blend(image, cluster_colours(order)[labels], opacity)
     out[labels < 0] = image[labels < 0]
     return out
 
@@ -98,10 +105,15 @@ def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def outline_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Draw a region's border on a copy of an image, white between black."""
+    """Draw a region's border on a copy of an image, white between black.
+
+    Small images are enlarged first, so that the line is thin beside the region.
+    """
+    times = -(-_TILE // image.shape[0])
+    image, mask = (a.repeat(times, 0).repeat(times, 1) for a in (image, mask))
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     out = np.ascontiguousarray(image).copy()
-    thick = max(1, round(min(image.shape[:2]) / 200))
+    thick = max(1, round(image.shape[0] / _TILE))
     cv2.drawContours(out, contours, -1, (0, 0, 0), 3 * thick)
     cv2.drawContours(out, contours, -1, (255, 255, 255), thick)
     return out
