@@ -28,7 +28,10 @@ class Predictor:
         classes: names of its classes, or None.
     """
 
-    def __init__(self, config: str | Path | Config, checkpoint: str | None, device: str) -> None:
+    def __init__(
+        self, config: str | Path | Config, checkpoint: str | Path | None, device: str
+    ) -> None:
+        checkpoint = checkpoint and str(checkpoint)
         config = config if isinstance(config, Config) else Config.fromfile(config)
         scope = config.get('default_scope')
         if scope not in ('mmdet', 'mmpretrain'):
@@ -40,7 +43,7 @@ class Predictor:
         open_model = _open_detector if scope == 'mmdet' else _open_classifier
         self.model, self._predict, self._visualizer = open_model(config, checkpoint, device)
         if checkpoint is not None:
-            weights = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
+            weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
             # It looks at nothing of a runner but its model.
             StrictLoadHook().after_load_checkpoint(self, weights)
         meta = getattr(self.model, 'dataset_meta', None) or getattr(self.model, '_dataset_meta', {})
