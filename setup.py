@@ -60,6 +60,6 @@ setup(
         lite=['mmcv-lite==2.1.0'],
         mmcv=['mmcv==2.1.0'],
         mmpretrain=['mmpretrain>=1.2.0'],
-        test=['pytest', 'ruff'],
+        test=['pytest', 'ruff', 'selenium'],
     ),
 )

@@ -57,6 +57,6 @@ class ClusterRecordHook(Hook):
     def _start(self, model: nn.Module, evaluator: Evaluator) -> None:
         metrics = [m for m in evaluator.metrics if isinstance(m, ClusterAlignmentMetric)]
         if metrics:
-            recording = self._open.enter_context(record(bare_model(model), attention=False))
+            recording = self._open.enter_context(record(bare_model(model), attention='none'))
             for metric in metrics:
                 metric.recording = recording

@@ -58,7 +58,9 @@ class ClusterVisualizationHook(Hook):
         self._validations += 1
         self._left = self.num_images if due and is_main_process() else 0
         if self._left:
-            self._recording = self._open.enter_context(record(bare_model(runner.model)))
+            self._recording = self._open.enter_context(
+                record(bare_model(runner.model), attention='last')
+            )
 
     def after_val_iter(
         self,

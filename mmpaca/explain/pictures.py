@@ -27,13 +27,14 @@ def heat_map(image: np.ndarray, heat: np.ndarray, opacity: float = 0.65) -> np.n
 
     Args:
         image: (height, width, 3) uint8 RGB.
-        heat: (height, width) >= 0; shown relative to its maximum.
+        heat: (height, width) >= 0; colours follow its square root, relative to the maximum, for
+            clusters are often sharp peaks on a wide ground.
         opacity: of the heat.
 
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    scaled = np.round(255 * heat / max(float(heat.max()), 1e-12)).astype(np.uint8)
+    scaled = np.round(255 * np.sqrt(heat / max(float(heat.max()), 1e-12))).astype(np.uint8)
     colours = cv2.applyColorMap(scaled, cv2.COLORMAP_CIVIDIS)[..., ::-1]
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
     return _blend(grey, colours, opacity)

@@ -85,10 +85,10 @@ def test_output_comes_back(variant):
 @pytest.mark.parametrize('variant', ['stagewise', 'blockwise', 'every_second', 'teacher'])
 def test_assignment_is_of_the_block_that_computed_it(variant):
     model = build(variant)
-    with torch.no_grad(), record(model, attention=False) as recording:
+    with torch.no_grad(), record(model, attention='last') as recording:
         model(torch.rand(1, 3, 64, 64))
     third = [recording.blocks[2, j] for j in range(3)]
-    assert all(block.attention is None for block in third)
+    assert [block.attention is None for block in third] == [True, True, False]
     same = [torch.equal(third[0].assignment, block.assignment) for block in third[1:]]
     expected = dict(blockwise=[False, False], every_second=[True, False])
     assert same == expected.get(variant, [True, True])
@@ -173,6 +173,8 @@ def test_finds_the_backbone():
     with record(wrapped) as recording, torch.no_grad():
         model(torch.rand(1, 3, 32, 32))
     assert len(recording.blocks) == 6
+    with pytest.raises(ValueError, match="attention='some'"), record(model, attention='some'):
+        pass
     with pytest.raises(ValueError, match='Linear has 0 PaCaViT'), record(nn.Linear(1, 1)):
         pass
     both = nn.ModuleDict(dict(student=model, teacher=build('stagewise')))

@@ -53,8 +53,9 @@ def main() -> None:
     images = find_images(args.images)
     predictor = Predictor(args.config, args.checkpoint, args.device)
     args.out_dir.mkdir(parents=True, exist_ok=True)
+    attention = 'all' if args.all_blocks else 'last'
     with (
-        mmpaca.explain.record(predictor.model) as recording,
+        mmpaca.explain.record(predictor.model, attention) as recording,
         Page(args.out_dir / 'index.html', args.map_cells) as page,
     ):
         for i in recording.left_out:
