@@ -1,5 +1,6 @@
 """Running a detector or classifier on image files through mmdet's or mmpretrain's own code."""
 
+import copy
 from pathlib import Path
 
 import mmcv
@@ -32,7 +33,7 @@ class Predictor:
         self, config: str | Path | Config, checkpoint: str | Path | None, device: str
     ) -> None:
         checkpoint = checkpoint and str(checkpoint)
-        config = config if isinstance(config, Config) else Config.fromfile(config)
+        config = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
         scope = config.get('default_scope')
         if scope not in ('mmdet', 'mmpretrain'):
             raise ValueError(

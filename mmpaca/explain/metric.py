@@ -25,8 +25,8 @@ class ClusterAlignmentMetric(BaseMetric):
 
     - ``stage<i>_iou``: mean over the instances of the best IoU between the instance's patches
       and those of any cluster. A patch is an instance's where its mask covers at least half of
-      it; an instance that has no such patch gets the one that it covers most. Crowds are not
-      counted.
+      it; an instance that has no such patch gets the one that it covers most. Not counted are
+      crowds and what no pixel of the resized image shows.
     - ``stage<i>_mi_bits``: mutual information, in bits, between a patch's cluster and the
       category of most of its pixels (background is one; of overlapping instances the smaller is
       on top), over all patches of the data set.

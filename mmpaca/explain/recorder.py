@@ -98,7 +98,7 @@ def record(model: nn.Module, attention: str = 'all') -> Iterator[Recording]:
         model: a PaCaViT, or a detector, classifier or wrapper that has one in it.
         attention: of which blocks A is recorded, ``'all' | 'last' | 'none'``, the last of each
             stage. It is heads times larger than Z: 54 MB per image and block of PaCa-T's first
-            stage at 800 x 1344, half a gigabyte for all of PaCa-S.
+            stage at 800 x 1344, 376 MB for all blocks of PaCa-S.
 
     Yields:
         A :class:`Recording`, filled by every forward pass anew.

@@ -109,24 +109,23 @@ class Scene:
 
     def relevance(self, block: BlockRecord, detection: Detection) -> np.ndarray:
         """What the patches of a detection looked at, over all heads: (H, W), sums to one."""
-        return block.relevance(torch.from_numpy(self.coverage(block, detection))[None, None])[
-            0, 0
-        ].numpy()
+        queries = torch.from_numpy(self.coverage(block, detection))
+        return block.relevance(queries[None, None])[0, 0].numpy()
 
     def coverage(self, block: BlockRecord, detection: Detection) -> np.ndarray:
-        """The share of each patch that a detection covers, (H, W); never zero everywhere."""
+        """The share of each patch that a detection covers, (H, W).
+
+        Where no pixel of the resized image shows it, the patch at the middle of its box counts.
+        """
         shape = tuple(block.assignment.shape[-2:])
-        covered = self.geometry.to_map(detection.mask, block.stride, shape)
-        covered = np.nan_to_num(covered)
-        if not covered.any():  # cropped off, or smaller than a pixel: the patch at its centre
+        covered = np.nan_to_num(self.geometry.to_map(detection.mask, block.stride, shape))
+        if not covered.any():
+            cell_left, cell_top, width, height = self.geometry.cell_box(block.stride)
             left, top, right, bottom = detection.box
-            centre = np.zeros_like(detection.mask)
-            row, column = int((top + bottom) / 2), int((left + right) / 2)
-            centre[
-                min(max(row, 0), centre.shape[0] - 1), min(max(column, 0), centre.shape[1] - 1)
-            ] = True
-            covered = np.nan_to_num(self.geometry.to_map(centre, block.stride, shape))
-        return covered if covered.any() else np.ones_like(covered)
+            row = int(((top + bottom) / 2 - cell_top) / height)
+            column = int(((left + right) / 2 - cell_left) / width)
+            covered[np.clip(row, 0, shape[0] - 1), np.clip(column, 0, shape[1] - 1)] = 1
+        return covered
 
 
 def _detections(

@@ -36,6 +36,7 @@ def runner(tmp_path, root, shapes):
         cfg.val_evaluator.metric = 'bbox'
         cfg.work_dir = str(tmp_path)
         cfg.experiment_name = f'{tmp_path.name}_{next(serial)}'
+        cfg.visualizer.name = cfg.experiment_name  # visualizers of one name are one
         cfg.model.backbone.arch = TINY
         cfg.model.neck.in_channels = [8] * 4
         return Runner.from_cfg(cfg)
@@ -95,7 +96,9 @@ def test_retinanet_has_no_masks_but_a_metric(runner, shapes):
                 type='AnchorGenerator', scales=[4], ratios=[1.0], strides=[4, 8, 16, 32]
             ),
         ),
-        test_cfg=dict(nms_pre=20, score_thr=0.0, nms=dict(type='nms'), max_per_img=5),
+        test_cfg=dict(
+            nms_pre=20, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5
+        ),
         data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
     )
     metrics = runner(
