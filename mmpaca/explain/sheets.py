@@ -1,14 +1,15 @@
 """The pictures that are written for one image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from . import pictures
 from .recorder import BlockRecord
-from .scene import Scene
+from .scene import Detection, Scene
 
 _PER_ROW = 5
+_DETECTIONS_PER_SHEET = 25
 
 
 def all_sheets(scene: Scene, num_clusters: int = 9) -> Iterator[tuple[str, np.ndarray]]:
@@ -27,8 +28,9 @@ def all_sheets(scene: Scene, num_clusters: int = 9) -> Iterator[tuple[str, np.nd
             f'stage{block.stage + 1}_block{block.block + 1}',
             cluster_sheet(scene, block, num_clusters),
         )
-    if scene.detections:
-        yield 'looked_at', looked_at_sheet(scene)
+    for page, first in enumerate(range(0, len(scene.detections), _DETECTIONS_PER_SHEET), start=1):
+        found = scene.detections[first : first + _DETECTIONS_PER_SHEET]
+        yield f'looked_at_{page}', looked_at_sheet(scene, found)
 
 
 def cluster_sheet(scene: Scene, block: BlockRecord, num_clusters: int = 9) -> np.ndarray:
@@ -51,12 +53,12 @@ def cluster_sheet(scene: Scene, block: BlockRecord, num_clusters: int = 9) -> np
     )
 
 
-def looked_at_sheet(scene: Scene, max_detections: int = 20) -> np.ndarray:
+def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray:
     """A row per detection: its region, and in each stage where its patches looked."""
     rows = []
-    for number, detection in enumerate(scene.detections[:max_detections], start=1):
+    for detection in detections:
         tiles = [pictures.outline_mask(scene.image, detection.mask)]
-        captions = [f'{number}: {detection.name} {detection.score:.2f}']
+        captions = [f'{detection.name} {detection.score:.2f}']
         for block in scene.blocks:
             heat = scene.relevance(block, detection)
             heat = scene.geometry.to_image(heat, block.stride)
