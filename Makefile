@@ -1,4 +1,4 @@
-# make demo    train Mask R-CNN on a PaCa-ViT, evaluate it, write pictures
+# make demo    train Mask R-CNN on a PaCa-ViT, evaluate it, write pictures and a page of its clusters
 # make test    run the tests
 # make lint    check style and format
 # make format  mend style and format
@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SHAPES := data/shapes/annotations/val.json
 DEMO_CONFIG := configs/demo/mask-rcnn_paca-demo_shapes.py
+DEMO_TEST := configs/demo/mask-rcnn_paca-demo_shapes_clusters.py
 DEMO := work_dirs/demo
 
 .DEFAULT_GOAL := help
@@ -33,7 +34,8 @@ $(SHAPES): mmpaca/datasets/shapes.py | $(INSTALLED)
 
 demo: $(INSTALLED) $(SHAPES)
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO)
-	$(BIN)/python tools/test.py $(DEMO_CONFIG) $$(cat $(DEMO)/last_checkpoint) --work-dir $(DEMO)/test --show-dir pictures
+	$(BIN)/python tools/test.py $(DEMO_TEST) $$(cat $(DEMO)/last_checkpoint) --work-dir $(DEMO)/test --show-dir pictures
+	$(BIN)/python tools/visualization/clusters.py data/shapes/val/00000[1-4].png --config $(DEMO_CONFIG) --checkpoint $$(cat $(DEMO)/last_checkpoint) --out-dir $(DEMO)/clusters
 	$(BIN)/python tools/demo/summarize.py $(DEMO)/test
 
 test: $(INSTALLED)

@@ -42,6 +42,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmpaca', 'mmpaca.*']),
+    package_data={'mmpaca.explain': ['*.html']},
     cmdclass=dict(build_py=BuildWithMim),
     # mmcv is left to the user: mmcv-lite, or mmcv where it is compiled already; never both.
     install_requires=[
@@ -60,6 +61,6 @@ setup(
         lite=['mmcv-lite==2.1.0'],
         mmcv=['mmcv==2.1.0'],
         mmpretrain=['mmpretrain>=1.2.0'],
-        test=['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'scikit-learn'],
+        test=['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'selenium'],
     ),
 )

@@ -29,7 +29,7 @@ from .lazy import when_imported
 register_config_scope()
 when_imported('mmengine.runner', lambda: importlib.import_module('mmpaca.checkpoint.loading'))
 
-_SUBPACKAGES = ('analysis', 'checkpoint', 'datasets', 'engine', 'models')
+_SUBPACKAGES = ('analysis', 'checkpoint', 'datasets', 'engine', 'explain', 'models')
 
 __all__ = ['__version__', 'ops', 'registry', *_SUBPACKAGES]
 

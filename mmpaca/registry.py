@@ -8,12 +8,14 @@ from importlib import import_module
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmpaca', locations=['mmpaca.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmpaca', locations=['mmpaca.engine'])
+METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmpaca', locations=['mmpaca.explain'])
 
 _DATA = ['mmpaca.datasets.tolerant']  # imports mmdet's datasets, so only when asked for
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmpaca', locations=_DATA)
@@ -37,3 +39,6 @@ def register_in_root(root: Registry, name: str, module: str) -> None:
 
 
 register_in_root(MMENGINE_MODELS, 'PaCaViT', 'mmpaca.models')
+register_in_root(MMENGINE_HOOKS, 'ClusterRecordHook', 'mmpaca.engine')
+register_in_root(MMENGINE_HOOKS, 'ClusterVisualizationHook', 'mmpaca.engine')
+register_in_root(MMENGINE_METRICS, 'ClusterAlignmentMetric', 'mmpaca.explain')

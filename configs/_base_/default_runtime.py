@@ -15,4 +15,6 @@ custom_hooks = [
     dict(type='mmpaca.FiniteHook', max_skips=5),
     dict(type='mmpaca.NeckHook'),
     dict(type='mmpaca.BadDataHook'),
+    # Does nothing unless an evaluator has a ClusterAlignmentMetric.
+    dict(type='mmpaca.ClusterRecordHook'),
 ]

@@ -2,6 +2,8 @@
 
 from .bad_data_hook import BadDataHook
 from .checkpoint_hook import CheckpointHook
+from .cluster_record_hook import ClusterRecordHook
+from .cluster_visualization_hook import ClusterVisualizationHook
 from .finite_hook import FiniteHook
 from .neck_hook import NeckHook
 from .resume_hook import ResumeHook
@@ -10,6 +12,8 @@ from .strict_load_hook import StrictLoadHook
 __all__ = [
     'BadDataHook',
     'CheckpointHook',
+    'ClusterRecordHook',
+    'ClusterVisualizationHook',
     'FiniteHook',
     'NeckHook',
     'ResumeHook',

@@ -1,4 +1,4 @@
-"""Print what a test run found: box and mask AP, and where its pictures lie."""
+"""Print what a test run found: AP, what the clusters follow, and where the pictures lie."""
 
 import argparse
 import json
@@ -22,8 +22,13 @@ def main() -> None:
     metrics = json.loads(newest.read_text())
     for name in METRICS:
         print(f'{name:<20} {metrics[name]:.3f}')
+    for name in (name for name in metrics if name.startswith('clusters/')):
+        print(f'{name:<30} {metrics[name]:.3f}')
     pictures = newest.parent / 'pictures'
     print(f'pictures (truth left, prediction right): {pictures}')
+    page = work_dir.parent / 'clusters' / 'index.html'
+    if page.is_file():
+        print(f'what the clusters of four images see, open in a browser: {page.resolve()}')
     print(f'checkpoint, log and configuration: {work_dir.parent}')
 
 

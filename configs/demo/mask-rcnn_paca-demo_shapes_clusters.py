@@ -1,0 +1,7 @@
+# The demo's model, tested with a second metric beside CocoMetric: do its clusters follow objects?
+_base_ = './mask-rcnn_paca-demo_shapes.py'
+
+test_evaluator = [
+    _base_.test_evaluator,
+    dict(type='ClusterAlignmentMetric', ann_file=_base_.data_root + 'annotations/val.json'),
+]

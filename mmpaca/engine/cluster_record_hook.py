@@ -1,0 +1,62 @@
+"""Shows the clusters of a validation or test to the metrics that want them."""
+
+from contextlib import ExitStack
+
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from torch import nn
+
+from mmpaca.explain.metric import ClusterAlignmentMetric
+from mmpaca.explain.recorder import record
+from mmpaca.registry import HOOKS
+
+
+def bare_model(model: nn.Module) -> nn.Module:
+    """The model without DistributedDataParallel.
+
+    Raises:
+        ValueError: it augments at test time: the clusters are then those of many versions of an
+            image.
+    """
+    while is_model_wrapper(model):
+        model = model.module
+    if isinstance(model, BaseTTAModel):
+        raise ValueError(
+            'clusters cannot be compared or drawn under test-time augmentation; run without --tta '
+            'or without ClusterAlignmentMetric and ClusterVisualizationHook'
+        )
+    return model
+
+
+@ROOT_HOOKS.register_module(force=True)  # in place of what mmpaca.registry put there
+@HOOKS.register_module()
+class ClusterRecordHook(Hook):
+    """Records clusters while an evaluator has a :class:`ClusterAlignmentMetric`.
+
+    A metric sees data samples only, never the model; this hook lends it the recording. Without
+    such a metric it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+
+    def before_val(self, runner) -> None:
+        self._start(runner.model, runner.val_evaluator)
+
+    def before_test(self, runner) -> None:
+        self._start(runner.model, runner.test_evaluator)
+
+    def after_val(self, runner) -> None:
+        self._open.close()
+
+    def after_test(self, runner) -> None:
+        self._open.close()
+
+    def _start(self, model: nn.Module, evaluator: Evaluator) -> None:
+        metrics = [m for m in evaluator.metrics if isinstance(m, ClusterAlignmentMetric)]
+        if metrics:
+            recording = self._open.enter_context(record(bare_model(model), attention='none'))
+            for metric in metrics:
+                metric.recording = recording

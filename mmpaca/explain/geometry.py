@@ -1,0 +1,123 @@
+"""From the patches of a map to the pixels of the image they came from, and back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where an image's pixels went on their way into the network.
+
+    Supported are the test pipelines of mmdet and mmpretrain: resize, then optionally crop the
+    centre (``CenterCrop``), then pad at the right and the bottom (``Pad``, or the batch's
+    padding). A map's cell (i, j) stands for the pixels from ``stride * i`` and ``stride * j`` on
+    of the padded input, ``stride`` of them each way, as in RoIAlign; at odd sizes the last cells
+    reach over the border.
+
+    Attributes:
+        image_shape: (height, width) of the image as it was loaded.
+        resized_shape: after the resizing.
+        input_shape: what of it is in the network's input, without padding.
+        offset: (rows, columns) that the crop cut off at the top and left.
+    """
+
+    image_shape: tuple[int, int]
+    resized_shape: tuple[int, int]
+    input_shape: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def from_meta(cls, meta: Mapping) -> 'Geometry':
+        """Read it off the meta information of a data sample.
+
+        Args:
+            meta: has ``ori_shape`` and ``img_shape``, and ``scale_factor`` (width, height) where
+                something was resized.
+
+        Raises:
+            ValueError: a key is missing, or the image was flipped.
+        """
+        missing = [key for key in ('ori_shape', 'img_shape') if key not in meta]
+        if missing:
+            raise ValueError(
+                f'the data sample has no {" and no ".join(missing)}, without which its maps '
+                'cannot be laid on the image; add it to meta_keys of the pipeline'
+            )
+        if meta.get('flip'):
+            raise ValueError('the test pipeline flips the image; its maps are not flipped back')
+        image, given = (tuple(meta[key][:2]) for key in ('ori_shape', 'img_shape'))
+        scale = meta.get('scale_factor')
+        if scale is None and any(g < n for g, n in zip(given, image, strict=True)):
+            raise ValueError(
+                f'ori_shape={image}, img_shape={given} and no scale_factor: resized or cropped? '
+                'Add scale_factor to meta_keys of the pipeline'
+            )
+        scale = scale or (1.0, 1.0)  # width, height
+        resized = tuple(round(n * s) for n, s in zip(image, scale[1::-1], strict=True))
+        # mmcv's CenterCrop rounds like this.
+        offset = tuple(max(0, round((r - g) / 2)) for r, g in zip(resized, given, strict=True))
+        inside = tuple(min(r, g) for r, g in zip(resized, given, strict=True))
+        return cls(image, resized, inside, offset)
+
+    def to_image(self, maps: np.ndarray, stride: int, fill: float = 0) -> np.ndarray:
+        """Lay maps on the image: each pixel gets the value of the patch that it is in.
+
+        Args:
+            maps: (..., H, W) over the padded input.
+            stride: side of a patch in pixels of the input.
+            fill: value of pixels that were cropped off.
+
+        Returns:
+            (..., height, width) of ``image_shape``.
+        """
+        rows, row_inside = self._cells(0, stride)
+        columns, column_inside = self._cells(1, stride)
+        laid = maps[..., rows[:, None], columns]
+        inside = row_inside[:, None] & column_inside
+        return np.where(inside, laid, np.asarray(fill, maps.dtype))
+
+    def to_map(self, mask: np.ndarray, stride: int, map_shape: tuple[int, int]) -> np.ndarray:
+        """The share of each patch that a region of the image covers.
+
+        Args:
+            mask: (height, width) of ``image_shape``, bool, or values to be averaged.
+            stride: side of a patch in pixels of the input.
+            map_shape: (H, W) of the map.
+
+        Returns:
+            (H, W) float32 in 0..1, counted over those pixels of a patch that show the image;
+            nan for patches of padding alone.
+        """
+        rows, columns = self._sources(0), self._sources(1)
+        shown = mask.take(rows, 0).take(columns, 1)
+        starts = [np.arange(0, n, stride) for n in self.input_shape]
+        sums = np.add.reduceat(shown, starts[0], axis=0, dtype=np.float32)
+        sums = np.add.reduceat(sums, starts[1], axis=1)
+        counts = [np.minimum(stride, n - s) for n, s in zip(self.input_shape, starts, strict=True)]
+        covered = np.full(map_shape, np.nan, np.float32)
+        covered[: len(starts[0]), : len(starts[1])] = sums / np.outer(*counts)
+        return covered
+
+    def cell_box(self, stride: int) -> tuple[float, float, float, float]:
+        """Left, top, width and height, in pixels of the image, of the map's cell (0, 0)."""
+        top, left = (o * n / r for o, n, r in self._axes())
+        height, width = (stride * n / r for _, n, r in self._axes())
+        return left, top, width, height
+
+    def _axes(self) -> list[tuple[int, int, int]]:
+        return list(zip(self.offset, self.image_shape, self.resized_shape, strict=True))
+
+    def _cells(self, axis: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row (column) of the image: its cell's index, and whether it was kept."""
+        scale = self.resized_shape[axis] / self.image_shape[axis]
+        centres = (np.arange(self.image_shape[axis]) + 0.5) * scale - self.offset[axis]
+        inside = (centres >= 0) & (centres < self.input_shape[axis])
+        return np.where(inside, centres, 0).astype(int) // stride, inside
+
+    def _sources(self, axis: int) -> np.ndarray:
+        """Of each row (column) of the input: the index of the image's row that it shows."""
+        scale = self.image_shape[axis] / self.resized_shape[axis]
+        centres = np.arange(self.input_shape[axis]) + self.offset[axis] + 0.5
+        return np.minimum((centres * scale).astype(int), self.image_shape[axis] - 1)

@@ -1,0 +1,248 @@
+"""Recording what the clusters of a PaCa-ViT do in a forward pass.
+
+The model knows nothing of it: forward hooks, which exist only while somebody records, compute the
+assignment and the attention once more from the input of each attention module, step by step as
+the paper writes them (sections 3.1 and 3.2) and in float32.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mmpaca.models import PaCaViT, PatchToClusterAttention
+from mmpaca.models.clustering import assign
+
+
+@dataclass
+class BlockRecord:
+    """What one block did with a batch of B images. Indices count from 0.
+
+    Attributes:
+        stage: index of the stage.
+        block: index of the block in its stage.
+        stride: side of a patch in pixels of the network's input.
+        assignment: Z, (B, M, H, W); each of the M maps sums to one.
+        attention: A, (B, heads, H, W, M), each patch's weights sum to one; None where
+            :func:`record` was not asked for it.
+    """
+
+    stage: int
+    block: int
+    stride: int
+    assignment: Tensor
+    attention: Tensor | None
+
+    def relevance(self, queries: Tensor, head: int | None = None) -> Tensor:
+        """How much every patch counts for chosen patches: rows of A Z.
+
+        The whole of A Z has N x N entries; only the rows asked for are computed.
+
+        Args:
+            queries: (B, Q, H, W) weights >= 0. A single one asks for that patch, a mask for the
+                mean over the patches of a region.
+            head: of the attention; None for the mean of all heads.
+
+        Returns:
+            (B, Q, H, W); each of the Q maps sums to one.
+        """
+        attention = self.attention.mean(1) if head is None else self.attention[:, head]
+        weights = queries.to(attention).flatten(2)  # (B, Q, H, W) -> (B, Q, N)
+        weights = weights / weights.sum(-1, keepdim=True)
+        clusters = weights @ attention.flatten(1, 2)  # (B, Q, N) (B, N, M) -> (B, Q, M)
+        relevance = clusters @ self.assignment.flatten(2)  # (B, Q, M) (B, M, N) -> (B, Q, N)
+        return relevance.unflatten(-1, self.assignment.shape[-2:])
+
+    def received(self) -> Tensor:
+        """The share of all attention that each cluster receives, (B, M), rows sum to one."""
+        return self.attention.mean((1, 2, 3))
+
+    def labels(self) -> Tensor:
+        """Each patch's strongest cluster, (B, H, W) int64: the m of the largest Z."""
+        return self.assignment.argmax(1)
+
+
+@dataclass
+class Recording:
+    """The blocks of the latest forward pass.
+
+    Attributes:
+        blocks: by (stage, block), in the order of computation.
+        input_shape: (height, width) in pixels of the batch as the network saw it, padding
+            included.
+        left_out: stages without clusters (M = 0), which attend to patches.
+    """
+
+    blocks: dict[tuple[int, int], BlockRecord] = field(default_factory=dict)
+    input_shape: tuple[int, int] | None = None
+    left_out: tuple[int, ...] = ()
+
+    def last_blocks(self) -> list[BlockRecord]:
+        """The last block of each stage, whose assignment made the stage's output."""
+        return list({stage: block for (stage, _), block in self.blocks.items()}.values())
+
+
+@contextmanager
+def record(model: nn.Module, attention: str = 'all') -> Iterator[Recording]:
+    """Record the clusters of the PaCaViT inside a model.
+
+    Works under ``no_grad`` and autocast and on any device; what is recorded is detached, in
+    float32 (float64 where the model is), and stays where the model computed it.
+
+    Args:
+        model: a PaCaViT, or a detector, classifier or wrapper that has one in it.
+        attention: of which blocks A is recorded, ``'all' | 'last' | 'none'``, the last of each
+            stage. It is heads times larger than Z: 54 MB per image and block of PaCa-T's first
+            stage at 800 x 1344, 376 MB for all blocks of PaCa-S.
+
+    Yields:
+        A :class:`Recording`, filled by every forward pass anew.
+
+    Raises:
+        ValueError: the model has no PaCaViT, or several, or none of its stages has clusters;
+            ``attention`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> import mmpaca
+        >>> model = mmpaca.models.PaCaViT('tiny').eval()
+        >>> with torch.no_grad(), mmpaca.explain.record(model) as recording:
+        ...     _ = model(torch.rand(1, 3, 64, 96))
+        >>> recording.left_out
+        (3,)
+        >>> block = recording.blocks[0, 1]
+        >>> tuple(block.assignment.shape), tuple(block.attention.shape)
+        ((1, 100, 16, 24), (1, 2, 16, 24, 100))
+    """
+    if attention not in ('all', 'last', 'none'):
+        raise ValueError(f"attention={attention!r} is unknown, choose 'all', 'last' or 'none'")
+    backbone = _find_backbone(model)
+    recording = Recording(
+        left_out=tuple(i for i, clusters in enumerate(backbone.num_clusters) if not clusters)
+    )
+    hooks = _Hooks(recording, attention)
+    handles = hooks.attach(backbone)
+    try:
+        yield recording
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _find_backbone(model: nn.Module) -> PaCaViT:
+    found = {name: m for name, m in model.named_modules() if isinstance(m, PaCaViT)}
+    if len(found) != 1:
+        raise ValueError(
+            f'{type(model).__name__} has {len(found)} PaCaViT backbones ({", ".join(found)}) '
+            'where one is needed to record clusters; pass the part that has one'
+        )
+    (backbone,) = found.values()
+    if not any(backbone.num_clusters):
+        raise ValueError(
+            f'num_clusters={backbone.num_clusters}: this PaCaViT attends to patches in every '
+            'stage, there are no clusters to record'
+        )
+    return backbone
+
+
+class _Hooks:
+    """The hooks of one recording and the assignment that each stage uses just now."""
+
+    def __init__(self, recording: Recording, attention: str) -> None:
+        self.recording = recording
+        self.attention = attention
+        self.assignments: dict[int, Tensor] = {}
+
+    def attach(self, backbone: PaCaViT) -> list:
+        """Hook the backbone, its teacher and every attention module that has clusters."""
+        handles = [backbone.register_forward_pre_hook(self._start)]
+        if backbone.teacher is not None:
+            handles.append(backbone.teacher.register_forward_hook(self._take_assignments))
+        stem = [m for m in backbone.stem.modules() if isinstance(m, nn.Conv2d)]
+        stride = math.prod(conv.stride[0] for conv in stem)
+        for i, stage in enumerate(backbone.stages):
+            for j, block in enumerate(stage.blocks):
+                if backbone.num_clusters[i]:
+                    last = j == len(stage.blocks) - 1
+                    wanted = self.attention == 'all' or (self.attention == 'last' and last)
+                    # Every stage halves the one before.
+                    hook = partial(self._record, i, j, stride * 2**i, wanted)
+                    handles.append(block.attn.register_forward_hook(hook))
+        return handles
+
+    def _start(self, backbone: PaCaViT, inputs: tuple) -> None:
+        self.assignments.clear()
+        self.recording.blocks.clear()
+        self.recording.input_shape = tuple(inputs[0].shape[-2:])
+
+    def _take_assignments(self, teacher: nn.Module, inputs: tuple, outputs: tuple) -> None:
+        _, assignments = outputs
+        for stage, assignment in enumerate(assignments):
+            if assignment is not None:
+                self.assignments[stage] = _raise_precision(assignment.detach())
+
+    @torch.no_grad()
+    def _record(
+        self,
+        stage: int,
+        block: int,
+        stride: int,
+        with_attention: bool,
+        module: PatchToClusterAttention,
+        inputs: tuple,
+        output: tuple,
+    ) -> None:
+        x = _raise_precision(inputs[0].detach())
+        with torch.autocast(x.device.type, enabled=False):
+            if module.clustering is not None:
+                self.assignments[stage] = assign(_call(module.clustering, x))
+            assignment = self.assignments[stage]
+            attention = attention_to_clusters(module, x, assignment) if with_attention else None
+        self.recording.blocks[stage, block] = BlockRecord(
+            stage=stage,
+            block=block,
+            stride=stride,
+            # (B, M, N) -> (B, M, H, W)
+            assignment=assignment.unflatten(-1, x.shape[1:3]),
+            attention=attention,
+        )
+
+
+def attention_to_clusters(module: PatchToClusterAttention, x: Tensor, assignment: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)), written out.
+
+    Args:
+        module: one with clusters.
+        x: the normalised patches it got, (B, H, W, C).
+        assignment: Z, (B, M, N).
+
+    Returns:
+        A, (B, heads, H, W, M).
+    """
+    patches = x.flatten(1, 2)  # (B, H, W, C) -> (B, N, C)
+    clusters = assignment @ patches  # (B, M, C)
+    if module.cluster_pos_embed is not None:
+        clusters = clusters + module.cluster_pos_embed.to(x)
+    clusters = _call(module.cluster_norm, clusters)
+    # (B, L, C) -> (B, L, h, d) -> (B, h, L, d)
+    q, k = (
+        _call(linear, tokens).unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
+        for linear, tokens in ((module.q, patches), (module.k, clusters))
+    )
+    logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, h, N, M)
+    return logits.softmax(-1).unflatten(2, x.shape[1:3])  # (B, h, N, M) -> (B, h, H, W, M)
+
+
+def _raise_precision(x: Tensor) -> Tensor:
+    """Half precisions to float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _call(module: nn.Module, x: Tensor) -> Tensor:
+    """Call a module in the precision of its input, whatever that of its weights."""
+    return functional_call(module, {k: v.to(x) for k, v in module.named_parameters()}, (x,))

@@ -1,0 +1,69 @@
+"""The pictures that are written for one image."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from . import pictures
+from .recorder import BlockRecord
+from .scene import Detection, Scene
+
+_PER_ROW = 5
+_DETECTIONS_PER_SHEET = 25
+
+
+def all_sheets(scene: Scene, num_clusters: int = 9) -> Iterator[tuple[str, np.ndarray]]:
+    """Every picture of an image but the detections themselves.
+
+    Args:
+        scene: the image.
+        num_clusters: heat maps per stage.
+
+    Yields:
+        A name that is the same for every image and every step of a training, and the picture,
+        (height, width, 3) uint8 RGB.
+    """
+    for block in scene.blocks:
+        yield (
+            f'stage{block.stage + 1}_block{block.block + 1}',
+            cluster_sheet(scene, block, num_clusters),
+        )
+    for page, first in enumerate(range(0, len(scene.detections), _DETECTIONS_PER_SHEET), start=1):
+        found = scene.detections[first : first + _DETECTIONS_PER_SHEET]
+        yield f'looked_at_{page}', looked_at_sheet(scene, found)
+
+
+def cluster_sheet(scene: Scene, block: BlockRecord, num_clusters: int = 9) -> np.ndarray:
+    """The hard segmentation of one block and its clusters by the attention that they receive."""
+    received = block.received()[0]
+    order = received.argsort(descending=True).tolist()
+    labels = scene.geometry.to_image(block.labels()[0].numpy(), block.stride, fill=-1)
+    tiles = [pictures.segmentation(scene.image, labels, order)]
+    captions = [f'stage {block.stage + 1}: strongest cluster']
+    for cluster in order[:num_clusters]:
+        heat = block.assignment[0, cluster].numpy()
+        heat = scene.geometry.to_image(heat, block.stride)
+        tiles.append(pictures.heat_map(scene.image, heat))
+        captions.append(f'cluster {cluster + 1}: {received[cluster]:.1%} of attention')
+    return pictures.stack_rows(
+        [
+            pictures.tile_row(tiles[i : i + _PER_ROW], captions[i : i + _PER_ROW])
+            for i in range(0, len(tiles), _PER_ROW)
+        ]
+    )
+
+
+def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray:
+    """A row per detection: its region, and in each stage where its patches looked."""
+    rows = []
+    for detection in detections:
+        tiles = [pictures.outline_mask(scene.image, detection.mask)]
+        captions = [f'{detection.name} {detection.score:.2f}']
+        for block in scene.blocks:
+            heat = scene.relevance(block, detection)
+            heat = scene.geometry.to_image(heat, block.stride)
+            heated = pictures.heat_map(scene.image, heat)
+            tiles.append(pictures.outline_mask(heated, detection.mask))
+            captions.append(f'looked at, stage {block.stage + 1} block {block.block + 1}')
+        rows.append(pictures.tile_row(tiles, captions))
+    return pictures.stack_rows(rows)

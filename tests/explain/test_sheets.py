@@ -1,0 +1,150 @@
+"""What the pictures show, and the command that writes them, for detectors and classifiers."""
+
+import re
+import runpy
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmpaca.explain import record
+from mmpaca.explain.inference import Predictor
+from mmpaca.explain.pictures import PALETTE, cluster_colours, heat_map
+from mmpaca.explain.scene import Scene
+from mmpaca.explain.sheets import all_sheets, cluster_sheet, looked_at_sheet
+
+DEMO = 'configs/demo/mask-rcnn_paca-demo_shapes.py'
+
+
+def test_segmentation_has_the_colours_of_the_strongest(scene):
+    sheet = cluster_sheet(scene, scene.blocks[0], num_clusters=2)
+    assert sheet.shape == (344, 3 * 427 + 2 * 4, 3)
+    order = scene.blocks[0].received()[0].argsort(descending=True).tolist()
+    for cluster, (y, x) in enumerate([(30, 5), (30, 420), (340, 5), (340, 420)]):
+        expected = 0.35 * 100 + 0.65 * PALETTE[order.index(cluster)].astype(float)
+        assert np.abs(sheet[y, x] - expected).max() <= 1
+    # Then the strongest cluster's heat: all in its own quarter.
+    heat = heat_map(scene.image, np.eye(60, 80))
+    low, high = heat[0, 1], heat[0, 0]
+    tile = sheet[24:, 431 : 431 + 427]
+    assert (tile[310, 420] == high).all() and (tile[5, 5] == low).all()
+
+
+def test_weak_clusters_are_grey():
+    colours = cluster_colours([8, 1, 2, 3, 4, 5, 6, 0, 7])
+    assert (colours[8] == PALETTE[0]).all() and (colours[6] == PALETTE[6]).all()
+    assert np.ptp(colours[0]) == np.ptp(colours[7]) == 0 and colours[0, 0] != colours[7, 0]
+
+
+def test_looked_at_is_the_mean_over_the_region(scene):
+    cat, dog = scene.detections
+    first = scene.blocks[0]
+    looked = scene.relevance(first, cat)
+    quarters = [looked[:8, :10], looked[:8, 10:], looked[8:, :10], looked[8:, 10:]]
+    np.testing.assert_allclose([q.sum() for q in quarters], [0.375, 0.125, 0, 0.5], atol=1e-6)
+    assert scene.coverage(first, cat).sum() == pytest.approx(30 * 20 / 16)
+    # A detection of no pixel still has a patch.
+    dog.mask[:] = False
+    assert np.flatnonzero(scene.coverage(first, dog)).tolist() == [12 * 20 + 16]
+    assert looked_at_sheet(scene, scene.detections).shape[0] == 2 * 344
+    assert [name for name, _ in all_sheets(scene)] == ['stage1_block2', 'stage3_block1', 'looked_at_1']  # fmt: skip
+    with pytest.raises(ValueError, match=r'stages \[2\] have no clusters; those that have: \[1, 3\]'):  # fmt: skip
+        scene.only_stages([1, 2])
+
+
+@pytest.fixture
+def demo_weights(root, tmp_path):
+    """A checkpoint of the demo's detector that finds something everywhere."""
+    cfg = Config.fromfile(root / DEMO)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+    with torch.no_grad():
+        model.roi_head.bbox_head.fc_cls.bias += torch.tensor([3.0, 0, 0, 0, 0])
+    meta = dict(dataset_meta=dict(classes=cfg.classes))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'model.pth')
+    return tmp_path / 'model.pth'
+
+
+def test_command(root, run, shapes, demo_weights, tmp_path):
+    """Files, folders and globs; sizes that are no multiple of 32; a page and pictures of each."""
+    (tmp_path / 'folder').mkdir()
+    for i, size in enumerate([(70, 50), (45, 90)]):
+        cv2.imwrite(str(tmp_path / f'folder/{i}.png'), np.full((*size, 3), 90, np.uint8))
+    (tmp_path / 'folder/notes.txt').write_text('no image')
+    command = (sys.executable, root / 'tools/visualization/clusters.py')
+    options = ('--config', root / DEMO, '--checkpoint', demo_weights, '--out-dir', 'out')
+    files = (shapes / 'val/000001.png', 'folder', 'fold*/1.png')
+    printed = run(*command, *files, *options, '--stages', '2', '--all-blocks', '--device', 'cpu')
+    assert 'stage 3 is left out' in printed and '4/4' in printed
+    written = {str(p.relative_to(tmp_path / 'out')) for p in (tmp_path / 'out').rglob('*.*')}
+    names = ('detections', 'stage2_block1', 'stage2_block2', 'looked_at_1')
+    folders = ('001_000001', '002_0', '003_1', '004_1')
+    written = {name for name in written if not re.search(r'looked_at_[2-9]', name)}  # by 25
+    assert written == {'index.html', *(f'{f}/{n}.jpg' for f in folders for n in names)}
+    # 6 x 6 patches of 16 pixels: image 2 has 70 of 96 rows.
+    assert (tmp_path / 'out/index.html').read_text().count('class="scene"') == 4
+
+    with pytest.raises(SystemExit, match='nowhere.*is no image, no folder of images and no glob'):
+        runpy.run_path(str(command[1]))['find_images'](['nowhere*.jpg'])
+
+
+def test_weights_that_do_not_fit_are_refused(root, demo_weights):
+    content = torch.load(demo_weights)
+    del content['state_dict']['neck.lateral_convs.0.conv.weight']
+    torch.save(content, demo_weights)
+    with (
+        DefaultScope.overwrite_default_scope('mmdet'),
+        pytest.raises(RuntimeError, match='missing: neck.lateral_convs.0.conv.weight'),
+    ):
+        Predictor(root / DEMO, demo_weights, 'cpu')
+    cfg = Config(dict(default_scope='mmseg', model=dict(backbone=dict())))
+    with pytest.raises(ValueError, match="default_scope='mmseg'"):
+        Predictor(cfg, None, 'cpu')
+
+
+def test_classifier_with_a_centre_crop(tmp_path):
+    """Its prediction is the mean of all patches, so the whole image is what looked."""
+    arch = dict(
+        embed_dims=(8,) * 4, num_heads=(1,) * 4, mlp_ratios=(1,) * 4, depths=(1,) * 4
+    )  # fmt: skip
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='ResizeEdge', scale=75, edge='short'),
+        dict(type='CenterCrop', crop_size=64),
+        dict(type='PackInputs'),
+    ]
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(
+                type='ImageClassifier',
+                data_preprocessor=dict(mean=[0.0] * 3, std=[255.0] * 3),
+                backbone=dict(type='PaCaViT', arch=arch, num_clusters=4, out_indices=(3,)),
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(type='LinearClsHead', num_classes=10, in_channels=8),
+            ),
+            test_dataloader=dict(dataset=dict(type='CIFAR10', pipeline=pipeline)),
+        )
+    )
+    image = np.random.default_rng(0).integers(0, 255, (103, 161, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), image)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        predictor = Predictor(cfg, None, 'cpu')
+        with record(predictor.model) as recording:
+            loaded, sample = predictor(tmp_path / 'a.png')
+        drawn = predictor.draw(loaded, sample, 0.3)
+    assert drawn.ndim == 3 and recording.left_out == ()
+    scene = Scene.from_sample(loaded, sample, recording, 0, predictor.classes)
+    assert scene.geometry.resized_shape == (75, 117) and scene.geometry.offset == (6, 26)
+    (detection,) = scene.detections
+    assert detection.mask.all() and detection.name == predictor.classes[int(sample.pred_label)]
+    block = scene.blocks[3]
+    expected = (block.attention[0].mean((0, 1, 2)) @ block.assignment[0].flatten(1)).view(2, 2)
+    np.testing.assert_allclose(scene.relevance(block, detection), expected, rtol=1e-5)
+    assert len(dict(all_sheets(scene))) == 5

@@ -1,0 +1,78 @@
+"""Pictures and a page of what a detector's or classifier's clusters do with images."""
+
+import argparse
+import glob
+from pathlib import Path
+
+import mmcv
+import torch
+from mmengine.utils import track_iter_progress
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+import mmpaca
+from mmpaca.explain.inference import Predictor
+from mmpaca.explain.page import Page
+from mmpaca.explain.scene import Scene
+from mmpaca.explain.sheets import all_sheets
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('images', nargs='+', help='files, folders and quoted globs')
+    parser.add_argument('--config', required=True, help='of mmdet or mmpretrain, with a PaCaViT')
+    parser.add_argument('--checkpoint', required=True, help='weights that fit the config')
+    parser.add_argument('--out-dir', required=True, type=Path, help='folder to write')
+    parser.add_argument('--device', default='cuda:0' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='weakest detection shown')
+    parser.add_argument('--stages', type=int, nargs='+', help='stages to show, from 1; all')
+    parser.add_argument('--all-blocks', action='store_true', help='not only the last of a stage')
+    parser.add_argument('--num-clusters', type=int, default=9, help='heat maps per stage')
+    parser.add_argument('--map-cells', type=int, default=48, help='longest side of a page map')
+    return parser.parse_args()
+
+
+def find_images(arguments: list[str]) -> list[Path]:
+    """Files, the images of folders, and the matches of globs, in this order."""
+    found = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            matches = [p for p in sorted(path.iterdir()) if p.suffix.lower() in IMG_EXTENSIONS]
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
+        if not matches:
+            raise SystemExit(f'{argument!r} is no image, no folder of images and no glob of any')
+        found += matches
+    return found
+
+
+def main() -> None:
+    args = parse_args()
+    images = find_images(args.images)
+    predictor = Predictor(args.config, args.checkpoint, args.device)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    attention = 'all' if args.all_blocks else 'last'
+    with (
+        mmpaca.explain.record(predictor.model, attention) as recording,
+        Page(args.out_dir / 'index.html', args.map_cells) as page,
+    ):
+        for i in recording.left_out:
+            print(f'stage {i + 1} is left out: it attends to patches, it has no clusters')
+        # A number before each name: two folders may have images of one name.
+        for number, path in enumerate(track_iter_progress(images), start=1):
+            image, sample = predictor(path)
+            scene = Scene.from_sample(
+                image, sample, recording, 0, predictor.classes, args.score_thr, args.all_blocks
+            ).only_stages(args.stages)
+            folder = args.out_dir / f'{number:03d}_{path.stem}'
+            drawn = predictor.draw(image, sample, args.score_thr)
+            for name, picture in [('detections', drawn), *all_sheets(scene, args.num_clusters)]:
+                mmcv.imwrite(picture[..., ::-1], str(folder / f'{name}.jpg'))
+            page.add(path.name, scene)
+    print(f'\n{len(images)} images: pictures in {args.out_dir}, page {args.out_dir / "index.html"}')
+
+
+if __name__ == '__main__':
+    main()
