@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .layers import init_module
@@ -120,6 +121,11 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
     """
     given = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
     weights = backbone_weights({k[len(prefix) :]: v for k, v in given.items()})
+    taken = {id(value) for value in weights.values()}
+    rest = [name for name, value in given.items() if id(value) not in taken]
+    if rest:
+        names = ', '.join(rest[:8]) + (f' and {len(rest) - 8} more' if len(rest) > 8 else '')
+        print_log(f'Not taken, for it is not of the backbone: {names}', logger='current')
     expected = model.state_dict()
     # As in torch and mmengine, a BatchNorm's step counter may be missing.
     for name, value in expected.items():

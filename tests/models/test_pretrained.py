@@ -176,3 +176,15 @@ def test_equal_numbers_warn_of_nothing():
         warnings.simplefilter('error')
         for variant in ('tiny_conv', 'tiny_every2', 'tiny_linear'):
             load_state_dict(PaCaViT(**VARIANTS[variant]), official_weights(variant))
+
+
+def test_what_is_not_of_the_backbone_is_named(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'mmpaca.models.pretrained.print_log', lambda message, **kwargs: said.append(message)
+    )
+    weights = official_weights('tiny_conv')
+    heads = [name for name in weights if name.startswith('head.')]
+    PaCaViT('tiny').load_state_dict(weights)
+    assert len(heads) == 2
+    assert said == [f'Not taken, for it is not of the backbone: {", ".join(heads)}']
