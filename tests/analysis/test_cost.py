@@ -1,4 +1,6 @@
 import json
+import math
+import runpy
 import sys
 
 import pytest
@@ -117,21 +119,35 @@ def test_benchmark(root, run, tmp_path):
     assert 'of peak' in printed
     names = {path.name for path in (tmp_path / 'charts').iterdir()}
     assert {'accuracy_train_2x64x96_float32.png', 'scaling_forward_float32.png'} <= names
-    for wrong in (['--shapes', '64x64'], ['nothing']):
-        printed = run(sys.executable, root / 'tools/analysis/benchmark.py', *wrong, ok=False)
-        assert 'Traceback' not in printed and wrong[-1] in printed
+
+
+def test_bad_shapes_are_named(root, run):
+    tool = root / 'tools/analysis/benchmark.py'
+    assert '64x64' in run(sys.executable, tool, '--shapes', '64x64', ok=False).splitlines()[-1]
+
+
+def test_cost_is_linear_in_the_pixels():
+    """Exactly: what does not depend on the pixels (keys and values of clusters) is a constant."""
+    model = build_backbone(dict(type='PaCaViT', arch='tiny', num_clusters=100))
+    first, second, third = (
+        count_cost(model, lambda: model(torch.rand(1, 3, side, side))).macs  # noqa: B023
+        for side in (64, 128, 192)
+    )
+    assert (second - first) * 5 == (third - second) * 3
 
 
 def test_scaling(root, run, tmp_path):
     printed = run(
         sys.executable,
         root / 'tools/analysis/scaling.py',
-        *('--models', 'paca-s-m100', 'plain-vit', '--sides', '128', '256', '--repeats', '1'),
+        *('--models', 'plain-vit', '--sides', '64', '128', '--repeats', '1'),
         *('--warmup', '0', '--device', 'cpu'),
     )
     rows = json.loads((tmp_path / 'work_dirs/scaling.json').read_text())
-    macs = {(row['model'], row['shape'][1]): row['macs'] for row in rows}
-    # Four times the pixels: four times PaCa's work but for what does not depend on them.
-    assert 3.9 < macs['paca-s-m100', 256] / macs['paca-s-m100', 128] <= 4
-    assert macs['plain-vit', 256] / macs['plain-vit', 128] > 4.1
-    assert 'plain-vit' in printed
+    models = runpy.run_path(str(root / 'tools/analysis/scaling.py'))['MODELS']
+    model = build_backbone(models['plain-vit'](64))
+    cost = count_cost(model, lambda: model(torch.rand(1, 3, 64, 64)))
+    assert [row['shape'] for row in rows] == [[1, 64, 64], [1, 128, 128]]
+    assert rows[0]['macs'] == cost.macs
+    exponent = math.log(rows[1]['macs'] / rows[0]['macs']) / math.log(4)
+    assert f'{exponent:.3f}' in printed
