@@ -45,9 +45,8 @@ def plot_accuracy(rows: list[dict], folder: Path) -> list[Path]:
             axes.scatter(*point, color='tab:blue' if ours else 'tab:gray')
             axes.annotate(row['model'], point, xytext=(4, 4), textcoords='offset points')
         size = 'x'.join(map(str, shape))
-        axes.set(
-            xlabel=f'{mode}, {size}, {dtype} (s)', ylabel='published box AP (COCO, 1x)', xlim=0
-        )
+        axes.set(xlabel=f'{mode}, {size}, {dtype} (s)', ylabel='published box AP (COCO, 1x)')
+        axes.set_xlim(0, 1.2 * max(row['seconds'] for row in known))  # room for the names
         paths.append(_save(figure, folder / f'accuracy_{mode}_{size}_{dtype}.png'))
     return paths
 
