@@ -72,16 +72,21 @@ def test_train_test_resume(root, run, trained, options, tmp_path):
     assert metrics['accuracy/top1'] == pytest.approx(logged[-1]['accuracy/top1'])
 
 
-def test_dist_train_on_two_cpu_processes(root, run, options, tmp_path):
+def test_dist_train_and_test_on_two_cpu_processes(root, run, options, tmp_path):
     printed = run(
         root / 'tools/dist_train.sh', root / CONFIG, '2', '--work-dir', 'two',
         '--cfg-options', *options, 'train_dataloader.batch_size=5', 'train_cfg.max_epochs=1',
     )  # fmt: skip
     assert 'no CUDA: 2 CPU processes with the gloo backend' in printed
     assert re.search(r'Epoch\(train\) +\[1\]\[2/2\]', printed)  # 20 images, 2 processes of 5
-    assert re.search(r'accuracy/top1: \d', printed)
+    top1 = re.search(r'accuracy/top1: [\d.]+', printed)[0]
     weights = load_from_local(tmp_path / 'two/epoch_1.pth')['state_dict']
     assert weights['head.fc.weight'].shape == (10, 192)
+    printed = run(
+        root / 'tools/dist_test.sh', root / CONFIG, 'two/epoch_1.pth', '2', '--work-dir', 'tested',
+        '--cfg-options', *options,
+    )  # fmt: skip
+    assert top1 in printed
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """A neck that does not fit its backbone is an error before training, with the right numbers."""
 
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from mmpaca.models import PaCaViT
 from mmpaca.registry import HOOKS
+
+from .wrappers import unwrapped
 
 
 @HOOKS.register_module()
@@ -17,9 +18,7 @@ class NeckHook(Hook):
         Raises:
             ValueError: says the channels that are right.
         """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+        model = unwrapped(runner.model)
         backbone = getattr(model, 'backbone', None)
         given = getattr(getattr(model, 'neck', None), 'in_channels', None)
         if not isinstance(backbone, PaCaViT) or not isinstance(given, list | tuple):

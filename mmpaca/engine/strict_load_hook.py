@@ -3,12 +3,13 @@
 import re
 
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from mmpaca.checkpoint import weights_of
 from mmpaca.models import PaCaViT
 from mmpaca.models.pretrained import describe_misfit
 from mmpaca.registry import HOOKS
+
+from .wrappers import unwrapped
 
 
 @HOOKS.register_module()
@@ -35,9 +36,7 @@ class StrictLoadHook(Hook):
         """
         if not self.strict:
             return
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):  # as mmengine's loader
-            model = model.module
+        model = unwrapped(runner.model)  # as mmengine's loader
         own = [
             name + '.' if name else ''
             for name, m in model.named_modules()

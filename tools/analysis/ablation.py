@@ -8,7 +8,6 @@ finished runs are kept, and a run that was begun resumes from its last checkpoin
 import argparse
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
+from mmpaca.checkpoint.saving import write_atomically
 from mmpaca.compat import require
 from mmpaca.config_scope import config_dir
 from mmpaca.datasets import write_digits
@@ -117,10 +117,7 @@ def run(args: argparse.Namespace, name: str) -> None:
 
 def write(path: Path, content: dict | list) -> None:
     """Write JSON at once: what exists is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(content, indent=1))
-    os.replace(part, path)
+    write_atomically(path, json.dumps(content, indent=1).encode())
 
 
 def print_table(results: list[dict], title: str) -> None:
