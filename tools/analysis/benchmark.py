@@ -29,16 +29,25 @@ def parse_args() -> argparse.Namespace:
         help=f"of {', '.join(PEERS)}, config files, or NAME={{'type': ...}}; default: all names",
     )
     parser.add_argument('--shapes', nargs='+', default=SHAPES, help='as BATCHxHEIGHTxWIDTH')
-    parser.add_argument('--dtypes', nargs='+', choices=DTYPES, default=DTYPES)
-    parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES)
-    parser.add_argument('--repeats', type=int, default=7)
-    parser.add_argument('--warmup', type=int, default=2)
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        '--dtypes', nargs='+', choices=DTYPES, default=DTYPES, help='bfloat16 by autocast'
+    )
+    parser.add_argument(
+        '--modes', nargs='+', choices=MODES, default=MODES, help='train: forward and backward'
+    )
+    parser.add_argument('--repeats', type=int, default=7, help='of which the median counts')
+    parser.add_argument('--warmup', type=int, default=2, help='repeats before that do not count')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    parser.add_argument('--device', default=device, help='here: %(default)s')
+    parser.add_argument(
+        '--threads', type=int, default=torch.get_num_threads(), help='of the CPU, per model'
+    )
     parser.add_argument(
         '--compile', action='store_true', help='also time every model through torch.compile'
     )
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark.json'))
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/benchmark.json'), help='file for the numbers'
+    )
     parser.add_argument('--plot', type=Path, help='folder for the charts')
     return parser.parse_args()
 

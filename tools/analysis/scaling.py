@@ -33,17 +33,26 @@ QUANTITIES = dict(seconds='time', macs='MACs', peak_bytes='peak memory', saved_b
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--models', nargs='+', choices=MODELS, default=list(MODELS))
+    parser.add_argument(
+        '--models', nargs='+', choices=MODELS, default=list(MODELS), help='all by default'
+    )
     parser.add_argument(
         '--sides', nargs='+', type=int, default=[512, 768, 1024, 1536, 2048], help='in pixels'
     )
-    parser.add_argument('--mode', choices=MODES, default='forward')
-    parser.add_argument('--dtype', choices=DTYPES, default='float32')
-    parser.add_argument('--repeats', type=int, default=3)
-    parser.add_argument('--warmup', type=int, default=1)
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/scaling.json'))
+    parser.add_argument(
+        '--mode', choices=MODES, default='forward', help='train: forward and backward'
+    )
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='bfloat16 by autocast')
+    parser.add_argument('--repeats', type=int, default=3, help='of which the median counts')
+    parser.add_argument('--warmup', type=int, default=1, help='repeats before that do not count')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    parser.add_argument('--device', default=device, help='here: %(default)s')
+    parser.add_argument(
+        '--threads', type=int, default=torch.get_num_threads(), help='of the CPU, per model'
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/scaling.json'), help='file for the numbers'
+    )
     parser.add_argument('--plot', type=Path, help='folder for the chart')
     return parser.parse_args()
 
