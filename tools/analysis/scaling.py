@@ -6,17 +6,15 @@ stack of plain-attention ViT blocks on patches of 16 pixels.
 
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.utils import ProgressBar
 from terminaltables import AsciiTable
 
 import mmpaca  # noqa: F401  (before mmdet's models)
 from mmpaca.analysis import PEERS
 from mmpaca.analysis.charts import plot_scaling
-from mmpaca.analysis.timing import DTYPES, MODES, Task, Worker, measure
+from mmpaca.analysis.timing import DTYPES, MODES, Task, Worker, add_arguments, measure
 
 _VIT = dict(embed_dims=192, num_layers=4, num_heads=3, feedforward_channels=768)
 MODELS = {
@@ -43,17 +41,7 @@ def parse_args() -> argparse.Namespace:
         '--mode', choices=MODES, default='forward', help='train: forward and backward'
     )
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='bfloat16 by autocast')
-    parser.add_argument('--repeats', type=int, default=3, help='of which the median counts')
-    parser.add_argument('--warmup', type=int, default=1, help='repeats before that do not count')
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    parser.add_argument('--device', default=device, help='here: %(default)s')
-    parser.add_argument(
-        '--threads', type=int, default=torch.get_num_threads(), help='of the CPU, per model'
-    )
-    parser.add_argument(
-        '--out', type=Path, default=Path('work_dirs/scaling.json'), help='file for the numbers'
-    )
-    parser.add_argument('--plot', type=Path, help='folder for the chart')
+    add_arguments(parser, repeats=3, warmup=1, out='work_dirs/scaling.json')
     return parser.parse_args()
 
 
