@@ -27,6 +27,14 @@ def run(tmp_path):
 
 
 @pytest.fixture
+def tool(tmp_path):
+    """Run a script of ``tools/`` in that folder, without waiting for imports."""
+    from commands import run_tool_in
+
+    return functools.partial(run_tool_in, tmp_path)
+
+
+@pytest.fixture
 def python(run):
     """Run Python code in a fresh interpreter."""
     return lambda code, **kwargs: run(sys.executable, '-c', code, **kwargs)

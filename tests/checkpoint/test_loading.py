@@ -8,7 +8,6 @@ import importlib
 import os
 import random
 import subprocess
-import sys
 import threading
 import types
 
@@ -257,11 +256,11 @@ def test_flipped_bits_raise_or_load_but_never_run(tmp_path):
     assert raised > 50
 
 
-def test_safetensors(tmp_path, root, run):
+def test_safetensors(tmp_path, tool):
     official = official_weights('tiny_conv')
     meta = dict(cfg='a = 1', dataset_meta=dict(classes=('a', 'b')), epoch=3, seed=5)
     torch.save(dict(model=official, meta=meta), tmp_path / 'official.pth')
-    printed = run(sys.executable, root / 'tools/converters/to_safetensors.py', 'official.pth')
+    printed = tool('converters/to_safetensors.py', 'official.pth')
     assert f'wrote {len(official)} tensors to official.safetensors' in printed
     loaded = load(tmp_path / 'official.safetensors')
     assert loaded['meta'] == dict(cfg='a = 1', dataset_meta=dict(classes=['a', 'b']), epoch=3)
