@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import shortcuts  # noqa: F401
+
 ROOT = Path(__file__).resolve().parent.parent
 # A server that has imported what the tools import, and forks: that takes an interpreter seconds.
 _server = multiprocessing.get_context('forkserver')

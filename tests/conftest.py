@@ -11,6 +11,8 @@ import mmpaca  # noqa: F401  (before anything imports mmcv.ops)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))  # for `import official` and `import commands`
 
+import shortcuts  # noqa: E402, F401
+
 
 @pytest.fixture(scope='session')
 def root() -> Path:
