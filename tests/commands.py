@@ -48,10 +48,11 @@ def run_tool_in(folder: Path, script: str, *arguments, ok: bool = True) -> str:
     process = _server.Process(target=_run_tool, args=(folder, argv, log))
     process.start()
     process.join(timeout=300)
-    process.kill()  # does nothing to one that has ended
+    status = process.exitcode  # None: it has not ended
+    process.kill()
     printed = log.read_text()
     log.unlink()
-    assert (process.exitcode == 0) == ok, printed[-5000:]
+    assert status is not None and (status == 0) == ok, printed[-5000:]
     return printed
 
 
@@ -60,6 +61,7 @@ def _run_tool(folder: Path, argv: list[str], log: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
             stream.reconfigure(line_buffering=True)
+    multiprocessing.set_start_method(None, force=True)  # for what it starts, as anywhere else
     os.chdir(folder)
     os.environ['PYTHONPATH'] = str(ROOT)
     sys.argv = argv
