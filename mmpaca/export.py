@@ -35,6 +35,18 @@ def trace(backbone: nn.Module) -> ExportedProgram:
         return torch.export.export(backbone.eval(), (image,), dynamic_shapes=(axes,), strict=False)
 
 
+def smallest_size(program: ExportedProgram) -> tuple[int, int]:
+    """Height and width in pixels below which a traced program refuses an image.
+
+    For PyTorch's tracing a map of a single row or column is a case of its own, so that the last
+    stage needs two of each.
+    """
+    (name,) = program.graph_signature.user_inputs
+    image = next(node for node in program.graph.nodes if node.name == name).meta['val']
+    height, width = (program.range_constraints[side.node.expr].lower for side in image.shape[2:])
+    return int(height), int(width)
+
+
 def write_pt2(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
     """The content of a file for ``torch.export.load``.
 
@@ -59,6 +71,7 @@ def write_onnx(
 
     Raises:
         ImportError: onnx or onnxscript is missing; it names the command that installs them.
+        ValueError: PyTorch cannot write this version.
     """
     require('onnx')
     require('onnxscript')
@@ -72,6 +85,9 @@ def write_onnx(
         opset_version=opset,
         verbose=False,
     )
+    written = exported.model.opset_imports['']
+    if opset not in (None, written):  # PyTorch goes on with another one
+        raise ValueError(f'opset={opset} cannot be written for this model, {written} can')
     exported.model.metadata_props.update(metadata)
     return exported.model_proto.SerializeToString()
 

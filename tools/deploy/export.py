@@ -64,10 +64,11 @@ def describe(model: nn.Module, config: str) -> dict[str, str]:
     return about
 
 
-def check_images(shape: tuple[int, int], device: str) -> list[Tensor]:
-    """An image of the size, one that is turned, and two of an odd size."""
+def check_images(shape: tuple[int, int], smallest: tuple[int, int], device: str) -> list[Tensor]:
+    """An image of the size, one that is turned, and two of another size."""
     height, width = shape
-    sizes = [(1, height, width), (1, width, height), (2, height // 2 + 1, width // 3 + 2)]
+    other = max(height // 2 + 1, smallest[0]), max(width // 3 + 2, smallest[1])
+    sizes = [(1, height, width), (1, width, height), (2, *other)]
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(n, 3, h, w, generator=generator).to(device) for n, h, w in sizes]
 
@@ -85,23 +86,23 @@ def check(name: str, run: export.Run, images: list[Tensor], expected: list[list[
             )
 
 
-@torch.no_grad()
-def main() -> None:
-    args = parse_args()
-    try:
-        for package in ('onnx', 'onnxscript', 'onnxruntime'):
-            require(package)
-        model = Predictor(args.config, args.checkpoint, args.device).model
-    except (ImportError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        sys.exit(f'error: {error}')
-    about = describe(model, args.config)
-    print('images are normalised by', about)
-    images = check_images((args.shape[0], args.shape[-1]), args.device)
-    backbone = model.backbone.eval()
-    expected = [backbone(image) for image in images]
+def write_files(model: nn.Module, args: argparse.Namespace) -> None:
+    """Trace the backbone; write, check and keep both files.
+
+    Raises:
+        OSError: a file cannot be written.
+        ValueError: the shape or opset is not possible.
+    """
     start = time.time()
-    program = export.trace(backbone)
-    print(f'traced in {time.time() - start:.0f} s')
+    program = export.trace(model.backbone)
+    smallest = export.smallest_size(program)
+    print(f'traced in {time.time() - start:.0f} s: any batch, {smallest} pixels or more')
+    if min(args.shape) < max(smallest):
+        raise ValueError(f'--shape {args.shape}: at least {smallest} pixels are possible')
+    about = describe(model, args.config)
+    print(f'normalise images with {about}')
+    images = check_images((args.shape[0], args.shape[-1]), smallest, args.device)
+    expected = [model.backbone(image) for image in images]
     for name, write, run in (
         ('backbone.pt2', export.write_pt2, export.run_pt2),
         ('backbone.onnx', partial(export.write_onnx, opset=args.opset), export.run_onnx),
@@ -110,6 +111,22 @@ def main() -> None:
         check(name, run(content), images, expected)
         write_atomically(args.out / name, content)
         print(f'wrote {args.out / name}, {len(content) / 1e6:.1f} MB')
+
+
+@torch.no_grad()
+def main() -> None:
+    args = parse_args()
+    torch.backends.cudnn.allow_tf32 = False  # it is further off than the error allowed
+    try:
+        for package in ('onnx', 'onnxscript', 'onnxruntime'):
+            require(package)
+        model = Predictor(args.config, args.checkpoint, args.device).model
+    except (ImportError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        sys.exit(f'error: {error}')
+    try:
+        write_files(model, args)
+    except (OSError, ValueError) as error:
+        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':
