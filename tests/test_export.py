@@ -14,22 +14,27 @@ from mmengine.registry import DefaultScope
 from mmpaca import export
 from mmpaca.models import PaCaViT
 
-ARCH = dict(embed_dims=(8, 12), num_heads=(2, 3), mlp_ratios=(2, 2), depths=(2, 1))
+# As few blocks as show the variant: PyTorch takes seconds for each.
+ONE = dict(embed_dims=(8,), num_heads=(2,), mlp_ratios=(2,), depths=(1,))
+TWO = dict(embed_dims=(8, 12), num_heads=(2, 3), mlp_ratios=(2, 2), depths=(1, 1))
 OPTIONAL = dict(
     layer_scale_init_value=0.5, cluster_pos_embed=True, sub_norm=True, pos_embed_size=40
 )
 VARIANTS = dict(
-    stagewise=dict(num_clusters=3),
-    blockwise=dict(num_clusters=3, clustering='mlp', cluster_interval=1),
-    self_attention=dict(num_clusters=(3, 0), clustering='linear', post_norm=True, **OPTIONAL),
-    teacher=dict(arch=dict(ARCH, teacher_depths=(1, 1)), num_clusters=3),
+    stagewise=dict(arch=dict(ONE, depths=(2,)), num_clusters=3),
+    blockwise=dict(arch=dict(ONE, depths=(2,)), num_clusters=3, cluster_interval=1),
+    mlp=dict(arch=ONE, num_clusters=3, clustering='mlp', post_norm=True),
+    linear=dict(arch=ONE, num_clusters=3, clustering='linear', **OPTIONAL),
+    self_attention=dict(arch=ONE, num_clusters=0),
+    teacher=dict(arch=dict(TWO, teacher_depths=(1, 1)), num_clusters=3),
 )
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_any_batch_and_size(variant):
     torch.manual_seed(0)
-    model = PaCaViT(**dict(dict(arch=ARCH, out_indices=(0, 1)), **VARIANTS[variant]))
+    settings = VARIANTS[variant]
+    model = PaCaViT(out_indices=range(len(settings['arch']['depths'])), **settings)
     program = export.trace(model)
     # What runs it needs nothing of ours.
     called = {node.target for node in program.graph.nodes if node.op == 'call_function'}
@@ -61,10 +66,9 @@ def detector(root, tmp_path):
     config = tmp_path / 'tiny.py'
     config.write_text(
         f"_base_ = '{root}/configs/demo/mask-rcnn_paca-demo_shapes.py'\n"
-        'arch = dict(embed_dims=(8,) * 4, num_heads=(1,) * 4, mlp_ratios=(1,) * 4, '
-        'depths=(1,) * 4)\n'
-        'backbone = dict(arch=dict(_delete_=True, **arch), num_clusters=(4, 0, 0, 0))\n'
-        'model = dict(backbone=backbone, neck=dict(in_channels=[8] * 4))\n'
+        f'arch = dict(_delete_=True, **{TWO})\n'
+        'backbone = dict(arch=arch, num_clusters=(4, 0), out_indices=(0, 1))\n'
+        'model = dict(backbone=backbone, neck=dict(in_channels=[8, 12]))\n'
     )
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(Config.fromfile(config).model)
@@ -77,19 +81,13 @@ def test_command(root, detector, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'out'
     command = ('export.py', config, checkpoint, out, '--shape', '64', '96', '--device', 'cpu')
     monkeypatch.setattr(sys, 'argv', [str(part) for part in command])
-    programs = []
-
-    def trace(backbone: torch.nn.Module) -> torch.export.ExportedProgram:
-        return programs[0] if programs else programs.append(original(backbone)) or programs[0]
-
-    original = export.trace
-    monkeypatch.setattr(export, 'trace', trace)
 
     def main() -> None:
         runpy.run_path(str(root / 'tools/deploy/export.py'), run_name='__main__')
 
     main()
     printed = capsys.readouterr().out
+    assert 'any batch, (9, 9) pixels or more' in printed  # two patches in stage 2
     for name in ('backbone.pt2', 'backbone.onnx'):
         assert all(f'{name} at {size}' in printed for size in ('1x3x64x96', '1x3x96x64', '2x3x33x34'))  # fmt: skip
     image = torch.randn(2, 3, 72, 100)
@@ -104,20 +102,24 @@ def test_command(root, detector, tmp_path, monkeypatch, capsys):
     about = {entry.key: entry.value for entry in model.metadata_props}
     assert (about['mean'], about['std']) == ('123.675, 116.28, 103.53', '58.395, 57.12, 57.375')
     assert about['channels'] == 'RGB' and json.loads(extra['metadata.json']) == about
-    assert [value.name for value in model.graph.output] == [f'feat{i}' for i in range(4)]
+    assert [value.name for value in model.graph.output] == ['feat0', 'feat1']
     (image_input,) = model.graph.input
     dims = [dim.dim_param or dim.dim_value for dim in image_input.type.tensor_type.shape.dim]
     assert dims == ['batch', 3, 'height', 'width']
 
-    # A file that computes something else does not stay, and neither takes an older one's place.
-    (out / 'backbone.onnx').write_bytes(b'older')
+    # A file that computes something else is not written.
+    monkeypatch.setattr(export, 'trace', lambda backbone: program)
+    (out / 'backbone.pt2').write_bytes(b'older')
     monkeypatch.setattr(
-        export, 'run_onnx', lambda content: lambda image: [m + 1e-2 for m in backbone(image)]
+        export, 'run_pt2', lambda content: lambda image: [m + 1e-2 for m in backbone(image)]
     )
-    with pytest.raises(SystemExit, match=r'backbone\.onnx is not written: at 1x3x64x96 it differs'):
+    with pytest.raises(SystemExit, match=r'backbone\.pt2 is not written: at 1x3x64x96 it differs'):
         main()
-    assert (out / 'backbone.onnx').read_bytes() == b'older'
+    assert (out / 'backbone.pt2').read_bytes() == b'older'
 
+    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--shape', '8'])
+    with pytest.raises(SystemExit, match=r'--shape \[8\]: at least \(9, 9\) pixels'):
+        main()
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
     with pytest.raises(SystemExit, match='pip install onnx onnxruntime onnxscript'):
         main()
