@@ -42,7 +42,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmpaca', 'mmpaca.*']),
-    package_data={'mmpaca.explain': ['*.html']},
+    package_data={'mmpaca': ['py.typed'], 'mmpaca.explain': ['*.html']},
     cmdclass=dict(build_py=BuildWithMim),
     # mmcv is left to the user: mmcv-lite, or mmcv where it is compiled already; never both.
     install_requires=[
