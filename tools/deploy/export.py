@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
 
 def describe(model: nn.Module, config: str) -> dict[str, str]:
     """What a user of the files has to know of the images, and what made the files."""
-    about = dict(config=config, mmpaca=mmpaca.__version__)
+    about = dict(config=Path(config).name, mmpaca=mmpaca.__version__)
     preprocessor = model.data_preprocessor
     for name in ('mean', 'std'):
         if hasattr(preprocessor, name):
