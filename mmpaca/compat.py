@@ -13,8 +13,14 @@ REQUIREMENTS = {
     'mmcv': ('>=2.0.0,<2.4.0', 'mmcv-lite==2.1.0'),
     'mmdet': ('>=3.3.0,<4.0', 'mmdet==3.3.0'),
 }
-# Needed by what asks for it: a config of mmpretrain's.
-OPTIONAL = {'mmpretrain': ('>=1.2.0,<2.0', 'mmpretrain==1.2.0')}
+# Needed by what asks for it: a config of mmpretrain's, the export to ONNX.
+_EXPORT = 'onnx onnxruntime onnxscript'
+OPTIONAL = {
+    'mmpretrain': ('>=1.2.0,<2.0', 'mmpretrain==1.2.0'),
+    'onnx': ('>=1.16', _EXPORT),
+    'onnxruntime': ('>=1.18', _EXPORT),
+    'onnxscript': ('>=0.3', _EXPORT),
+}
 
 
 def check_versions() -> None:

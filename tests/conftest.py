@@ -48,3 +48,23 @@ def shapes(tmp_path_factory) -> Path:
     from mmpaca.datasets import write_shapes
 
     return write_shapes(tmp_path_factory.mktemp('data') / 'shapes', 16, 8, image_size=64)
+
+
+@pytest.fixture(scope='session')
+def demo_weights(tmp_path_factory) -> Path:
+    """A checkpoint of the demo's detector that finds something everywhere."""
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import DefaultScope
+
+    cfg = Config.fromfile(ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py')
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model)
+    with torch.no_grad():
+        model.roi_head.bbox_head.fc_cls.bias += torch.tensor([3.0, 0, 0, 0, 0])
+    path = tmp_path_factory.mktemp('demo') / 'model.pth'
+    meta = dict(dataset_meta=dict(classes=cfg.classes))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return path

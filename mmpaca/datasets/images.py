@@ -1,15 +1,42 @@
-"""Image files that are not what they should be."""
+"""Image files: finding them, and those that are not what they should be."""
 
+import glob
 import io
+from collections.abc import Sequence
+from pathlib import Path
 
 import mmcv
 import numpy as np
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 MAX_PIXELS = 2**27  # 400 MB once decoded
 # How a whole file ends, for the formats whose decoders fill up what is missing.
 _ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 _TAIL = 4096  # bytes; cameras and editors add some after the end
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """Files, the images of folders, and the matches of globs, in this order.
+
+    Raises:
+        FileNotFoundError: an argument is none of these, or a folder without images.
+    """
+    found = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            matches = [p for p in sorted(path.iterdir()) if p.suffix.lower() in IMG_EXTENSIONS]
+        elif path.is_file():
+            matches = [path]
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
+        if not matches:
+            raise FileNotFoundError(
+                f'{argument!r} is no image, no folder of images and no glob of any'
+            )
+        found += matches
+    return found
 
 
 def decode(

@@ -31,7 +31,7 @@ def cluster_logits(x: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
     Returns:
         The logits, (B, M, H, W), contiguous.
     """
-    weight = layer.weight.flatten(1).expand(len(x), -1, -1)  # (B, M, C)
+    weight = layer.weight.flatten(1).expand(x.shape[0], -1, -1)  # (B, M, C)
     patches = x.flatten(1, 2).transpose(1, 2)  # (B, H, W, C) -> (B, C, N), a view
     if layer.bias is None:
         logits = torch.bmm(weight, patches)

@@ -1,15 +1,15 @@
 """Pictures and a page of what a detector's or classifier's clusters do with images."""
 
 import argparse
-import glob
+import sys
 from pathlib import Path
 
 import mmcv
 import torch
 from mmengine.utils import track_iter_progress
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 import mmpaca
+from mmpaca.datasets.images import find_images
 from mmpaca.explain.inference import Predictor
 from mmpaca.explain.page import Page
 from mmpaca.explain.scene import Scene
@@ -32,26 +32,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def find_images(arguments: list[str]) -> list[Path]:
-    """Files, the images of folders, and the matches of globs, in this order."""
-    found = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            matches = [p for p in sorted(path.iterdir()) if p.suffix.lower() in IMG_EXTENSIONS]
-        elif path.is_file():
-            matches = [path]
-        else:
-            matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
-        if not matches:
-            raise SystemExit(f'{argument!r} is no image, no folder of images and no glob of any')
-        found += matches
-    return found
-
-
 def main() -> None:
     args = parse_args()
-    images = find_images(args.images)
+    try:
+        images = find_images(args.images)
+    except FileNotFoundError as error:
+        sys.exit(str(error))
     predictor = Predictor(args.config, args.checkpoint, args.device)
     args.out_dir.mkdir(parents=True, exist_ok=True)
     attention = 'all' if args.all_blocks else 'last'
