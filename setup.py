@@ -42,6 +42,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmpaca', 'mmpaca.*']),
+    entry_points=dict(console_scripts=['mmpaca = mmpaca.__main__:main']),
     package_data={'mmpaca.explain': ['*.html']},
     cmdclass=dict(build_py=BuildWithMim),
     # mmcv is left to the user: mmcv-lite, or mmcv where it is compiled already; never both.
