@@ -62,6 +62,14 @@ setup(
         lite=['mmcv-lite==2.1.0'],
         mmcv=['mmcv==2.1.0'],
         mmpretrain=['mmpretrain>=1.2.0'],
-        test=['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'selenium'],
+        test=[
+            'faster-coco-eval',
+            'hypothesis',
+            'pytest',
+            'pytest-xdist',
+            'ruff',
+            'scikit-learn',
+            'selenium',
+        ],
     ),
 )

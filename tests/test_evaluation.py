@@ -31,24 +31,27 @@ def truth(shapes) -> COCO:
 def detect(truth: COCO, rng: np.random.Generator, per_image: int) -> dict[int, dict]:
     """Objects found askew, some of a wrong class, many with the same score, in mmdet's form."""
     found = {}
-    for image_id in truth.getImgIds():
+    for image_id in truth.getImgIds()[: 640 // per_image]:
         objects = truth.loadAnns(truth.getAnnIds(image_id))
         chosen = [objects[i] for i in rng.integers(len(objects), size=per_image)]
-        masks = np.stack([truth.annToMask(one).astype(bool) for one in chosen])
+        masks = np.stack([truth.annToMask(one) for one in chosen])
         shift = rng.integers(-6, 7, (per_image, 2))
         masks = np.stack([np.roll(m, s, (0, 1)) for m, s in zip(masks, shift, strict=True)])
         # (N, 4), x y width height -> corners; whole pixels, so that IoUs meet the thresholds
         corners = np.round([one['bbox'] for one in chosen])
         corners[:, 2:] += corners[:, :2]
-        corners[:, 2:] += rng.integers(-6, 7, (per_image, 2))
+        corners[:, 2:] += shift
         labels = np.array([one['category_id'] - 1 for one in chosen])
         wrong = rng.random(per_image) < 0.3
         labels[wrong] = rng.integers(len(CLASSES), size=wrong.sum())
+        scores = rng.random(per_image)
+        if per_image > 100:  # the best come last
+            scores = np.abs(shift).mean(1) / 6
         found[image_id] = dict(
             bboxes=torch.tensor(corners, dtype=torch.float32),
             labels=torch.tensor(labels),
-            scores=torch.tensor(rng.random(per_image).round(1)),
-            masks=torch.tensor(masks),
+            scores=torch.tensor(scores.round(1)),
+            masks=[coco_mask.encode(np.asfortranarray(mask)) for mask in masks],
         )
     return found
 
@@ -83,7 +86,7 @@ def figures(evaluator: type[COCOeval], truth: COCO, found: dict[int, dict], kind
                 x1, y1, x2, y2 = box.tolist()
                 entry['bbox'] = [x1, y1, x2 - x1, y2 - y1]
             else:
-                entry['segmentation'] = coco_mask.encode(np.asfortranarray(mask.numpy()))
+                entry['segmentation'] = mask
             predictions.append(entry)
     run = evaluator(truth, truth.loadRes(predictions), kind)
     for name, value in params.items():
@@ -100,7 +103,7 @@ def figures(evaluator: type[COCOeval], truth: COCO, found: dict[int, dict], kind
     [
         (20, dict(maxDets=[100, 300, 1000])),
         # More than 100 of a class: AP is of the best 100, AP50 of the best 300.
-        (450, dict(maxDets=[100, 200, 300])),
+        (320, dict(maxDets=[100, 200, 300])),
         (20, dict(maxDets=[1, 10, 100], catIds=[3, 1], iouThrs=np.array([0.5, 0.75, 0.9]))),
         (20, dict(maxDets=[5, 10, 100], useCats=0)),
     ],
@@ -109,14 +112,13 @@ def test_every_number_is_the_same(truth, kind, per_image, params):
     found = detect(truth, np.random.default_rng(0), per_image)
     right = figures(COCOeval, truth, found, kind, **params)
     fast = figures(FasterCOCOeval, truth, found, kind, **params)
-    assert 0.05 < right.stats[1] < 0.95
+    assert right.stats[1] > 0.001
     np.testing.assert_allclose(fast.stats, right.stats, rtol=0, atol=1e-9)
     for name in ('precision', 'recall'):
         np.testing.assert_allclose(fast.eval[name], right.eval[name], rtol=0, atol=1e-9)
-    if per_image > 400:
-        whole = figures(COCOeval, truth, found, kind, maxDets=[300, 300, 300])
-        assert abs(whole.stats[3:6] - right.stats[3:6]).max() == 0
-        assert right.eval['precision'][..., 0].mean() != right.eval['precision'][..., 2].mean()
+    if per_image > 100:
+        at_100, _, at_300 = np.moveaxis(right.eval['precision'], -1, 0)
+        assert (at_100 != at_300).any()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ def _diagnose_running() -> Iterator[Finding]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         for line in process.stdout:
+            if not line.startswith('{'):  # printed by a library past Python's sys.stdout
+                continue
             finding = Finding.from_json(line)
             last = f'after {finding.name}'
             yield finding
