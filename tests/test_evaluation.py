@@ -1,18 +1,20 @@
 """faster-coco-eval gives pycocotools' numbers, in every case that mmdet's CocoMetric has."""
 
 import json
+import runpy
 import sys
 
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, run_in
+from commands import ROOT
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.registry import METRICS, DefaultScope
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import mmpaca
 from mmpaca.datasets import CLASSES
 from mmpaca.evaluation import FasterCOCOeval, FasterCocoMetric
 
@@ -56,6 +58,13 @@ def detect(truth: COCO, rng: np.random.Generator, per_image: int) -> dict[int, d
     return found
 
 
+def as_instance(annotation: dict) -> dict:
+    """As mmdet's CocoDataset makes it."""
+    x, y, width, height = annotation['bbox']
+    label, crowd = annotation['category_id'] - 1, annotation['iscrowd']
+    return dict(bbox_label=label, bbox=[x, y, x + width, y + height], ignore_flag=crowd)
+
+
 def metric_of(kind: type[CocoMetric] | str, truth: COCO, found: dict[int, dict], **kwargs) -> dict:
     """Feed a metric as mmdet's loop does."""
     if isinstance(kind, str):
@@ -68,10 +77,7 @@ def metric_of(kind: type[CocoMetric] | str, truth: COCO, found: dict[int, dict],
     for image_id, instances in found.items():
         size = (truth.imgs[image_id]['height'], truth.imgs[image_id]['width'])
         samples.append(dict(img_id=image_id, ori_shape=size, pred_instances=instances))
-        samples[-1]['instances'] = [
-            dict(bbox_label=one['category_id'] - 1, bbox=one['bbox'], ignore_flag=one['iscrowd'])
-            for one in truth.loadAnns(truth.getAnnIds(image_id))
-        ]
+        samples[-1]['instances'] = [as_instance(a) for a in truth.imgToAnns[image_id]]
     metric.process({}, samples)
     return metric.evaluate(len(samples))
 
@@ -126,7 +132,7 @@ def test_every_number_is_the_same(truth, kind, per_image, params):
     [
         dict(metric=['bbox', 'segm'], classwise=True, ann_file=True),
         dict(metric='bbox'),  # annotations from the samples
-        dict(metric=['proposal', 'proposal_fast'], proposal_nums=(1, 5, 10), ann_file=True),
+        dict(metric='proposal', proposal_nums=(1, 5, 10), ann_file=True),
     ],
 )
 def test_the_metric_is_mmdets(truth, tmp_path, kwargs):
@@ -182,12 +188,30 @@ def test_what_is_refused(truth, monkeypatch):
         FasterCocoMetric()
 
 
-def test_comparing_by_a_command(truth, shapes, tmp_path):
-    """The tool finds equal what CocoMetric wrote."""
+def test_comparing_by_a_command(truth, shapes, tmp_path, monkeypatch, capsys):
+    """The tool finds equal what CocoMetric wrote, and sees where an evaluator errs."""
     found = detect(truth, np.random.default_rng(2), 20)
-    ann = shapes / 'annotations/train.json'
-    metric_of(CocoMetric, truth, found, metric=['bbox', 'segm'], ann_file=str(ann), outfile_prefix=str(tmp_path / 'found'))  # fmt: skip
-    tool = ROOT / 'tools/analysis/compare_coco_eval.py'
-    printed = run_in(tmp_path, sys.executable, tool, ann, 'found', '--repeat', '1')
+    ann, prefix = str(shapes / 'annotations/train.json'), str(tmp_path / 'found')
+    metric_of(
+        CocoMetric, truth, found, metric=['bbox', 'segm'], ann_file=ann, outfile_prefix=prefix
+    )
+
+    def status_of(*arguments: str):
+        monkeypatch.setattr(sys, 'argv', ['compare_coco_eval.py', *arguments])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / 'tools/analysis/compare_coco_eval.py'), run_name='__main__')
+        return end.value.code
+
+    assert status_of(ann, prefix, '--repeat', '1') == 0
+    printed = capsys.readouterr().out
     assert 'bbox, 320 predictions' in printed and 'segm, 320 predictions' in printed
-    assert 'does not exist' in run_in(tmp_path, sys.executable, tool, ann, 'none', ok=False)
+    assert status_of(ann, 'none') == 2
+    assert 'none.bbox.json does not exist' in capsys.readouterr().err
+
+    class OnlyTheBest(COCOeval):
+        def evaluate(self):
+            self.params.maxDets = [1, 1, 1]
+            super().evaluate()
+
+    monkeypatch.setattr(mmpaca.evaluation, 'FasterCOCOeval', OnlyTheBest)
+    assert status_of(ann, prefix, '--repeat', '1') == 'the figures differ'
