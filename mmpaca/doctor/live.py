@@ -1,7 +1,6 @@
 """What runs and gives the right numbers. mmpaca has been imported here, so torch can be."""
 
 import copy
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,9 +14,8 @@ from mmpaca import ops
 
 from .installed import nvidia_gpus
 from .report import NOTE, OK, WRONG, Finding
-from .symptoms import REINSTALL_TORCH, explain
+from .symptoms import REINSTALL_TORCH, REPLACE_MMCV, explain
 
-_REINSTALL = f'run: {REINSTALL_TORCH}'
 # Of the backbone's output and gradients, against float64 on the CPU, relative to the largest.
 # CUDA computes float32 convolutions in TF32, whose mantissa has the 10 bits of float16.
 TOLERANCE = {torch.float32: 2e-2, torch.float16: 5e-2, torch.bfloat16: 2e-1}
@@ -83,7 +81,7 @@ def check_cuda() -> Finding:
     listed = ', '.join(gpus)
     if torch.version.cuda is None:
         text = f'torch {torch.__version__} is built without CUDA and cannot use {listed}'
-        return Finding('CUDA', WRONG, f'{text}; {_REINSTALL} (see pytorch.org)')
+        return Finding('CUDA', WRONG, f'{text}; run: {REINSTALL_TORCH} (see pytorch.org)')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -134,11 +132,11 @@ def check_configs() -> str:
     """Read a config of this package that inherits from mmdet's."""
     from mmengine.config import Config
 
-    with tempfile.NamedTemporaryFile('w', suffix='.py') as file:
-        file.write("_base_ = 'mmpaca::mask_rcnn_paca.py'\n")
-        file.flush()
-        config = Config.fromfile(file.name)
-    return f'mmpaca::mask_rcnn_paca.py is a {config.model.type} on {config.model.backbone.type}'
+    from mmpaca.config_scope import config_dir
+
+    name = 'mask_rcnn_paca.py'
+    config = Config.fromfile(config_dir() / name)
+    return f'{name} is a {config.model.type} on {config.model.backbone.type}'
 
 
 def check_nms(device: torch.device) -> str:
@@ -152,7 +150,9 @@ def check_nms(device: torch.device) -> str:
     )
     _, kept = nms(*given, iou_threshold=0.5)
     if kept.tolist() != [0, 3, 2]:
-        raise WrongNumbersError(f'NMS keeps boxes {kept.tolist()} of [0, 3, 2]; {_REINSTALL}')
+        raise WrongNumbersError(
+            f'NMS keeps boxes {kept.tolist()} of [0, 3, 2]; {_mend_operators()}'
+        )
     return 'keeps the right boxes'
 
 
@@ -172,9 +172,13 @@ def check_roi_align(device: torch.device) -> str:
     if not error < 1e-3 or not abs(gradient - 16) < 1e-3:
         raise WrongNumbersError(
             f'RoIAlign of a plane is off by {error:.3g} and its gradients sum up to '
-            f'{gradient:.5g} of 16; {_REINSTALL}'
+            f'{gradient:.5g} of 16; {_mend_operators()}'
         )
     return f'off by {error:.1g}'
+
+
+def _mend_operators() -> str:
+    return f'run: {REPLACE_MMCV if ops.compiled_ext() else REINSTALL_TORCH}'
 
 
 def check_backbone(device: torch.device, dtype: torch.dtype) -> str:
@@ -196,7 +200,7 @@ def check_backbone(device: torch.device, dtype: torch.dtype) -> str:
     if not worst <= TOLERANCE[dtype]:
         raise WrongNumbersError(
             f'outputs and gradients are off by {worst:.3g} of their largest value, more than '
-            f'{TOLERANCE[dtype]}; {_REINSTALL}'
+            f'{TOLERANCE[dtype]}; run: {REINSTALL_TORCH}'
         )
     return f'outputs and gradients are off by {worst:.1g} of their largest value'
 

@@ -3,6 +3,10 @@
 import re
 
 REINSTALL_TORCH = 'pip install --force-reinstall torch torchvision'
+REPLACE_MMCV = (
+    'pip uninstall -y mmcv && pip install mmcv-lite==2.1.0 (then torchvision serves the operators; '
+    'or compile mmcv again)'
+)
 
 # What the message holds, what that means, what mends it. The first that fits counts.
 SYMPTOMS = (
@@ -15,8 +19,7 @@ SYMPTOMS = (
         r'mmcv\W_ext\b',
         "mmcv's compiled operators do not load: they were compiled with another torch, or not "
         'completely',
-        'pip uninstall -y mmcv && pip install mmcv-lite==2.1.0 (then torchvision serves the '
-        'operators; or compile mmcv again)',
+        REPLACE_MMCV,
     ),
     (
         r'No module named .pkg_resources',
