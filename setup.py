@@ -42,6 +42,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmpaca', 'mmpaca.*']),
+    entry_points=dict(console_scripts=['mmpaca = mmpaca.__main__:main']),
     package_data={'mmpaca': ['py.typed'], 'mmpaca.explain': ['*.html']},
     cmdclass=dict(build_py=BuildWithMim),
     # mmcv is left to the user: mmcv-lite, or mmcv where it is compiled already; never both.
@@ -61,6 +62,14 @@ setup(
         lite=['mmcv-lite==2.1.0'],
         mmcv=['mmcv==2.1.0'],
         mmpretrain=['mmpretrain>=1.2.0'],
-        test=['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'scikit-learn', 'selenium'],
+        test=[
+            'faster-coco-eval',
+            'hypothesis',
+            'pytest',
+            'pytest-xdist',
+            'ruff',
+            'scikit-learn',
+            'selenium',
+        ],
     ),
 )

@@ -32,7 +32,7 @@ def test_import_and_spec():
         warnings.simplefilter('ignore', DeprecationWarning)
         assert pkgutil.find_loader('mmcv._ext') is spec.loader
     # our module is not taken for a compiled one
-    assert ops._compiled_spec(list(mmcv.__path__)) is None
+    assert ops.compiled_ext() is None
 
 
 def test_attribute_of_mmcv_is_set(monkeypatch):
