@@ -57,7 +57,7 @@ check_interpreter() (
 
     pip install -q "$wheel"
     [[ -z $(version_of mmcv)$(version_of mmcv-lite) ]] || fail 'the base requirements install mmcv'
-    said=$(python -c 'import mmpaca' 2>&1 | tail -n 1)
+    said=$(python -c 'import mmpaca' 2>&1 | tail -n 1) || true
     echo "without mmcv: $said"
     [[ $said == *'run: pip install mmcv-lite'* ]] || fail 'no remedy for a missing mmcv'
 
@@ -67,7 +67,8 @@ check_interpreter() (
     for name in torch torchvision numpy mmengine mmcv-lite mmdet mmpretrain setuptools openmim; do
         echo "$name $(version_of $name)"
     done | paste -sd ,
-    check wheel
+    failed=0
+    check wheel || failed=1
     installed_files > wheel.txt
 
     lite=$(version_of mmcv-lite)
@@ -79,7 +80,8 @@ check_interpreter() (
     pip uninstall -q -y mmpaca
     pip install -q -e ./source
     [[ $(version_of mmcv-lite) == "$lite" && -z $(version_of mmcv) ]] || fail 'mmcv was changed'
-    check editable
+    check editable || failed=1
+    exit $failed
 )
 
 if [[ $# -gt 0 ]]; then
