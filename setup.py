@@ -89,7 +89,7 @@ setup(
         'packaging',
         'pycocotools',
         'safetensors',
-        'setuptools<82',  # mmengine imports pkg_resources
+        'setuptools<80.9',  # mmengine imports pkg_resources, of which later ones warn or have none
         'shapely',
     ],
     extras_require={

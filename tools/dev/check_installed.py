@@ -90,8 +90,8 @@ class Checks:
         assert cfg.model.backbone.arch == 'tiny' and cfg.model_path.endswith('.pth')
 
     def doctor(self) -> None:
-        if importlib.util.find_spec('mmpaca.doctor') is not None:
-            run(sys.executable, '-m', 'mmpaca.doctor')
+        if importlib.util.find_spec('mmpaca.__main__') is not None:
+            run(BIN / 'mmpaca', 'doctor')
 
     def mim_run(self) -> None:
         run(
