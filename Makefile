@@ -1,6 +1,6 @@
 # make demo    train Mask R-CNN on a PaCa-ViT, evaluate it, write pictures and a page of its clusters
 # make test    run the tests
-# make lint    check style and format
+# make lint    check style, format and types
 # make format  mend style and format
 # All create .venv on first use and reuse it afterwards.
 
@@ -45,6 +45,7 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -32,7 +32,7 @@ def register_config_scope() -> None:
     """
     MODULE2PACKAGE.setdefault(SCOPE, SCOPE)
     lookup = Config._get_cfg_path
-    if getattr(lookup, 'knows_mmpaca', False):
+    if lookup.__module__ == __name__:  # wrapped already
         return
 
     def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
@@ -45,5 +45,4 @@ def register_config_scope() -> None:
         # No scope: the types in these files are mmdet's and mmpretrain's, not mmpaca's.
         return str(path), None
 
-    get_cfg_path.knows_mmpaca = True
     Config._get_cfg_path = staticmethod(get_cfg_path)

@@ -32,7 +32,7 @@ def run_tool(name: str) -> None:
         FileNotFoundError: the installed package has no such tool.
     """
     package = require(codebase_of(sys.argv[1:]))
-    script = Path(package.__file__).parent / '.mim' / 'tools' / name
+    script = Path(package.__path__[0]) / '.mim' / 'tools' / name
     if not script.is_file():
         raise FileNotFoundError(
             f'{script} does not exist; run: pip install --force-reinstall {package.__name__}'

@@ -43,5 +43,5 @@ class _Watch(importlib.abc.MetaPathFinder):
             execute(module)
             self.callback()
 
-        spec.loader.exec_module = execute_and_call_back
+        spec.loader.exec_module = execute_and_call_back  # type: ignore[method-assign]
         return spec

@@ -14,10 +14,11 @@ def get_rng_state() -> dict:
     Returns:
         Tensors, numbers and tuples only, so that ``torch.load(weights_only=True)`` takes it.
     """
-    _, keys, position, has_gauss, cached = np.random.get_state()
+    numbers = np.random.get_state(legacy=False)
+    keys = torch.from_numpy(numbers['state']['key'].astype(np.int64))
     state = dict(
         python=random.getstate(),
-        numpy=(torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        numpy=(keys, numbers['state']['pos'], numbers['has_gauss'], numbers['gauss']),
         torch=torch.get_rng_state(),
     )
     if torch.cuda.is_available():
@@ -67,9 +68,10 @@ class Draw(int):
     seed: int
 
     def __new__(cls, index: int, epoch: int, seed: int) -> 'Draw':
+        """An index with its epoch and seed."""
         draw = super().__new__(cls, index)
         draw.epoch, draw.seed = epoch, seed
         return draw
 
-    def __getnewargs__(self) -> tuple[int, int, int]:  # on the way to a worker
-        return int(self), self.epoch, self.seed
+    def __reduce__(self) -> tuple[type['Draw'], tuple[int, int, int]]:  # on the way to a worker
+        return Draw, (int(self), self.epoch, self.seed)

@@ -35,18 +35,18 @@ def plot_accuracy(rows: list[dict], folder: Path) -> list[Path]:
     """
     paths = []
     for (mode, shape, dtype), group in _grouped(rows, 'mode', 'shape', 'dtype').items():
-        known = [row for row in group if PEERS.get(row['model'], (None, None))[1]]
+        known = [(row, ap) for row in group if (ap := _published_ap(row['model']))]
         if not known:
             continue
         figure, axes = plt.subplots(figsize=(6, 4))
-        for row in known:
+        for row, ap in known:
             ours = row['model'].startswith('paca')
-            point = (row['seconds'], PEERS[row['model']][1])
+            point = (row['seconds'], ap)
             axes.scatter(*point, color='tab:blue' if ours else 'tab:gray')
             axes.annotate(row['model'], point, xytext=(4, 4), textcoords='offset points')
         size = 'x'.join(map(str, shape))
         axes.set(xlabel=f'{mode}, {size}, {dtype} (s)', ylabel='published box AP (COCO, 1x)')
-        axes.set_xlim(0, 1.2 * max(row['seconds'] for row in known))  # room for the names
+        axes.set_xlim(0, 1.2 * max(row['seconds'] for row, _ in known))  # room for the names
         paths.append(_save(figure, folder / f'accuracy_{mode}_{size}_{dtype}.png'))
     return paths
 
@@ -72,6 +72,10 @@ def plot_scaling(rows: list[dict], folder: Path) -> list[Path]:
         panels[0].legend(fontsize='small')
         paths.append(_save(figure, folder / f'scaling_{mode}_{dtype}.png'))
     return paths
+
+
+def _published_ap(model: str) -> float | None:
+    return PEERS[model][1] if model in PEERS else None
 
 
 def _pixels(row: dict) -> int:

@@ -1,8 +1,9 @@
 """Counting multiply-accumulates and the bytes that a forward pass keeps for the backward pass."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+_Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,13 @@ class _Allocations(TorchDispatchMode):
         super().__init__()
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: Callable,
+        types: Collection[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -58,11 +67,13 @@ class _Allocations(TorchDispatchMode):
         )
 
 
-def _cpu_attention(query, key, value, *args, **kwargs) -> int:
+def _cpu_attention(query: _Shape, key: _Shape, value: _Shape, *args: Any, **kwargs: Any) -> int:
     return sdpa_flop_count(query, key, value)
 
 
-def _convolution_per_output(x, weight, *args, out_shape, **kwargs) -> int:
+def _convolution_per_output(
+    x: _Shape, weight: _Shape, *args: Any, out_shape: _Shape, **kwargs: Any
+) -> int:
     return 2 * x[0] * math.prod(out_shape[2:]) * math.prod(weight)
 
 
@@ -83,9 +94,21 @@ def count_cost(
 
     Returns:
         The cost of that one call.
+
+    Example:
+        >>> import torch
+        >>> from mmpaca.analysis import count_cost
+        >>> model = torch.nn.Conv2d(3, 8, kernel_size=3, padding=1)
+        >>> cost = count_cost(model, lambda: model(torch.rand(1, 3, 10, 10)))
+        >>> cost.macs, cost.params  # 3 x 3 x 3 products for each of 8 x 10 x 10 outputs
+        (21600, 224)
+        >>> cost.saved_bytes  # the output, in float32
+        3200
     """
     # torch knows the formula of attention for CUDA's kernels only.
-    formulas = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention}
+    formulas: dict[Any, Callable[..., int]] = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention
+    }
     if published_convention:
         formulas[torch.ops.aten.convolution] = _convolution_per_output
     flops = FlopCounterMode(display=False, custom_mapping=formulas)

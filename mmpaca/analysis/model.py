@@ -1,12 +1,18 @@
 """Running the whole model of a config for counting: no dataset, no weights."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from .cost import Cost, count_cost
+
+if TYPE_CHECKING:
+    from mmdet.models import RPNHead
+    from mmdet.structures import DetDataSample
 
 _BOX = (0.0, 0.0, 64.0, 64.0)
 
@@ -24,8 +30,7 @@ def model_cost(config: Config, shape: tuple[int, int], published_convention: boo
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     model = MODELS.build(config.model).eval()
-    image = torch.rand(1, 3, *shape)
-    inputs = [image]
+    inputs: list[Any] = [torch.rand(1, 3, *shape)]
     if config.get('default_scope') != 'mmpretrain':
         inputs.append([_data_sample(shape)])
     if getattr(model, 'with_rpn', False):
@@ -33,7 +38,7 @@ def model_cost(config: Config, shape: tuple[int, int], published_convention: boo
     return count_cost(model, lambda: model(*inputs, mode='tensor'), published_convention)
 
 
-def _fix_proposals(rpn_head: nn.Module, number: int) -> None:
+def _fix_proposals(rpn_head: 'RPNHead', number: int) -> None:
     """Let an RPN compute what it computes and then return this many boxes."""
 
     def predict(features: tuple[Tensor, ...], *args: object, **kwargs: object) -> list:
@@ -43,7 +48,7 @@ def _fix_proposals(rpn_head: nn.Module, number: int) -> None:
     rpn_head.predict = predict
 
 
-def _data_sample(shape: tuple[int, int]):
+def _data_sample(shape: tuple[int, int]) -> 'DetDataSample':
     from mmdet.structures import DetDataSample
 
     metainfo = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape)

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,10 @@ def peak_memory(device: str, run: Callable[[], object]) -> int:
     """Peak of memory during a call above what was in use before, in bytes.
 
     The allocator's on CUDA; on CPUs the resident set of the process, as Linux counts it.
+
+    Args:
+        device: ``'cpu'`` or ``'cuda'``.
+        run: what is called, once.
     """
     if torch.device(device).type == 'cuda':
         torch.cuda.reset_peak_memory_stats()
@@ -66,12 +71,18 @@ def peak_memory(device: str, run: Callable[[], object]) -> int:
 
 
 def _resident(field: str) -> int:
-    status = Path('/proc/self/status').read_text()
-    return int(re.search(rf'{field}:\s+(\d+) kB', status)[1]) * 1024
+    (kilobytes,) = re.findall(rf'{field}:\s+(\d+) kB', Path('/proc/self/status').read_text())
+    return int(kilobytes) * 1024
 
 
 def run_backbone(model: nn.Module, task: Task, x: Tensor) -> None:
-    """One inference, or one forward and backward pass."""
+    """One inference, or one forward and backward pass; returns when the device has done it.
+
+    Args:
+        model: a backbone on the device of ``x``.
+        task: says which, and in what precision.
+        x: images, (B, 3, H, W).
+    """
     device = x.device.type
     if task.mode == 'forward':
         with torch.inference_mode(), task.autocast(device):
@@ -103,7 +114,9 @@ class _Backbone:
     def __init__(self, backbone: dict, device: str, compiled: bool) -> None:
         self.device = device
         self.model = build_backbone(backbone).to(device)
-        self.call = torch.compile(self.model, fullgraph=True) if compiled else self.model
+        self.call = self.model
+        if compiled:  # of a module torch.compile makes a module
+            self.call = cast(nn.Module, torch.compile(self.model, fullgraph=True))
 
     def _input(self, task: Task) -> Tensor:
         batch, height, width = task.shape
@@ -182,8 +195,13 @@ class Worker:
         other.close()
         self._receive()
 
-    def ask(self, method: str, task: Task):
-        """Have the other process run ``time``, ``peak`` or ``cost`` and return its answer.
+    def ask(self, method: str, task: Task) -> Any:
+        """Have the other process do something and return its answer.
+
+        Args:
+            method: ``'time'`` (seconds), ``'peak'`` (bytes) or ``'cost'`` (of
+                :class:`mmpaca.analysis.Cost` all but ``macs_by_module``).
+            task: what it is asked about.
 
         Raises:
             RuntimeError: it failed there.
@@ -196,7 +214,7 @@ class Worker:
         self._connection.close()
         self._process.join()
 
-    def _receive(self):
+    def _receive(self) -> Any:
         try:
             answer = self._connection.recv()
         except EOFError:
@@ -210,6 +228,13 @@ def measure(
     workers: Sequence[Worker], peak: Worker, task: Task, repeats: int, warmup: int
 ) -> list[dict]:
     """Time one task on all models in turn.
+
+    Args:
+        workers: a process per model.
+        peak: the one that measures the machine's peak.
+        task: what is timed.
+        repeats: how often, of which the median counts.
+        warmup: how often before, not counted.
 
     Returns:
         A row per model: seconds (median, min, max), the peak of memory while it ran, the bytes

@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,16 @@ def load_from_local(
         UnsafeCheckpointError: it holds other objects than tensors, numbers, strings, their
             containers and :data:`SAFE_GLOBALS`; the message names them.
         RuntimeError: it is truncated or no checkpoint.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from mmpaca.checkpoint import load_from_local, weights_of
+        >>> with tempfile.NamedTemporaryFile(suffix='.pth') as file:
+        ...     torch.save(dict(state_dict=dict(weight=torch.ones(2, 3))), file.name)
+        ...     weights = weights_of(load_from_local(file.name))
+        >>> {name: tuple(value.shape) for name, value in weights.items()}
+        {'weight': (2, 3)}
     """
     filename = os.path.expanduser(filename)
     if not os.path.isfile(filename):
@@ -118,7 +128,17 @@ def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
 
 
 def load_from_http(url: str, map_location: Any = None, trust: bool = False) -> Any:
-    """:func:`load_from_local` for an http address: local rank 0 downloads into torch's hub cache."""
+    """:func:`load_from_local` for an http address: local rank 0 downloads into torch's hub cache.
+
+    Args:
+        url: of the file. One that is in the cache under this file name is not downloaded again.
+        map_location: as in ``torch.load``.
+        trust: as in :func:`load_from_local`.
+
+    Raises:
+        urllib.error.URLError: it cannot be downloaded.
+        UnsafeCheckpointError, RuntimeError: as :func:`load_from_local`.
+    """
     path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(url))
     if int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) == 0 and not os.path.isfile(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -161,11 +181,9 @@ def register_loaders(trust: bool = False) -> None:
     Args:
         trust: as in :func:`load_from_local`, for all files from now on.
     """
-    local, http = (partial(loader, trust=trust) for loader in (load_from_local, load_from_http))
-    # mmengine prints the name of a loader.
-    local.__name__, http.__name__ = 'load_from_local', 'load_from_http'
-    CheckpointLoader.register_scheme('', loader=local, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), loader=http, force=True)
+    for prefixes, load in (('', load_from_local), (('http://', 'https://'), load_from_http)):
+        loader = update_wrapper(partial(load, trust=trust), load)  # mmengine prints its name
+        CheckpointLoader.register_scheme(prefixes, loader=loader, force=True)
 
 
 def _refused_objects(filename: str, error: Exception) -> list[str]:

@@ -37,7 +37,7 @@ def newest_whole_checkpoint(
     candidates = [str(p) for p in sorted(files, key=os.path.getmtime, reverse=True)]
     if last:
         candidates = [last, *(path for path in candidates if path != os.path.realpath(last))]
-    skipped = []
+    skipped: list[str] = []
     for path in candidates:
         fault = what_is_wrong(path)
         if fault is None:

@@ -18,6 +18,10 @@ _META = ('cfg', 'dataset_meta', 'epoch', 'iter')
 def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Read weights, under ``'state_dict'``, and where we wrote it ``'meta'``.
 
+    Args:
+        filename: ends in :data:`SUFFIX`.
+        map_location: a device; anything else that ``torch.load`` takes stands for the CPU.
+
     Raises:
         RuntimeError: the file is truncated or something else.
     """
@@ -39,7 +43,16 @@ def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
 def save_safetensors(
     weights: Mapping[str, Tensor], meta: Mapping[str, Any], filename: str | os.PathLike
 ) -> None:
-    """Write weights, atomically, with what of ``meta`` testing and the inferencers read."""
+    """Write weights, atomically, with what of ``meta`` testing and the inferencers read.
+
+    Args:
+        weights: ``{name: tensor}``.
+        meta: of a checkpoint; ``cfg``, ``dataset_meta``, ``epoch`` and ``iter`` are kept.
+        filename: the file.
+
+    Raises:
+        OSError: as :func:`mmpaca.checkpoint.saving.write_atomically`.
+    """
     from safetensors.torch import save
 
     kept = {key: meta[key] for key in _META if key in meta}

@@ -1,5 +1,7 @@
 """CIFAR-100 from local files. Needs mmpretrain, so configs name it by its module."""
 
+from typing import Any
+
 from mmpretrain.datasets import CIFAR100
 from mmpretrain.datasets.utils import check_integrity
 
@@ -12,7 +14,7 @@ class LocalCIFAR100(CIFAR100):
         kwargs: as of ``mmpretrain.CIFAR100``, but ``download``.
     """
 
-    def __init__(self, data_root: str, **kwargs) -> None:
+    def __init__(self, data_root: str, **kwargs: Any) -> None:
         super().__init__(data_root=data_root, download=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:

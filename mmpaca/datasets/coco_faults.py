@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 # What is wrong -> what becomes of it: the annotation or the image is left out, or it stays.
 FAULTS = {
@@ -69,18 +70,18 @@ def find_faults(coco: dict, with_mask: bool = True, thorough: bool = True) -> It
         else:
             images[image['id']] = image
     categories = {category['id'] for category in coco['categories']}
-    seen = set()
+    seen: set = set()
     content: dict = {image_id: [] for image_id in images}
     for place, annotation in enumerate(coco['annotations']):
         image = images.get(annotation.get('image_id'))
         name = '?' if image is None else image['file_name']
         kinds = list(_annotation_faults(annotation, image, categories, seen, with_mask))
-        if thorough and not any(FAULTS[kind] == 'annotation' for kind in kinds):
-            kinds += _harmless_faults(annotation, image)
+        if image is not None and not any(FAULTS[kind] == 'annotation' for kind in kinds):
+            content[image['id']].append(bool(annotation.get('iscrowd')))
+            if thorough:
+                kinds += _harmless_faults(annotation, image)
         yield from (Fault(kind, name, annotation=place) for kind in kinds)
         seen.add(annotation.get('id'))
-        if not any(FAULTS[kind] == 'annotation' for kind in kinds):
-            content[image['id']].append(bool(annotation.get('iscrowd')))
     if thorough:
         for image_id, crowds in content.items():
             if not crowds:
@@ -142,7 +143,7 @@ def _annotation_faults(
         x < image['width'] and y < image['height'] and x + width > 0 and y + height > 0
     ):
         yield 'box: outside of the image'
-    area = annotation.get('area')
+    area: Any = annotation.get('area')
     if not _is_finite([area]):
         yield 'area: missing or not finite'
     elif area <= 0:
@@ -151,7 +152,7 @@ def _annotation_faults(
         yield from _segmentation_faults(annotation.get('segmentation'), image)
 
 
-def _segmentation_faults(segmentation, image: dict) -> Iterator[str]:
+def _segmentation_faults(segmentation: Any, image: dict) -> Iterator[str]:
     if not segmentation:
         yield 'segmentation: empty'
     elif isinstance(segmentation, dict):
@@ -188,5 +189,5 @@ def _is_finite(values: list) -> bool:
         return False
 
 
-def _is_positive(*values) -> bool:
+def _is_positive(*values: Any) -> bool:
     return _is_finite(list(values)) and min(values) > 0

@@ -6,7 +6,6 @@ hide each other and reach over the border. Masks are the exact visible polygons.
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -47,7 +46,8 @@ def write_shapes(
     out_dir = Path(out_dir)
     for split, (name, count) in enumerate((('train', num_train), ('val', num_val))):
         (out_dir / name).mkdir(parents=True, exist_ok=True)
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for image_id in range(1, count + 1):
             # One stream per image: more images leave the first ones as they were.
             rng = np.random.default_rng((seed, split, image_id))
@@ -79,7 +79,9 @@ def write_shapes(
     return out_dir
 
 
-def _scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tuple[int, Polygon]]]:
+def _scene(
+    rng: np.random.Generator, size: int
+) -> tuple[np.ndarray, list[tuple[int, BaseGeometry]]]:
     """One picture, (size, size, 3) uint8, and its visible shapes as (class index, region)."""
     frame = box(0, 0, size, size)
     ground = rng.uniform(40, 215, 3)
@@ -101,8 +103,8 @@ def _scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[tuple[
         _paint(rng, canvas, outline, colour)
         if len(visible) == wanted:
             break
-    visible = [(category, region) for category, region, _ in visible]
-    return np.round(canvas).astype(np.uint8), visible
+    shapes = [(category, region) for category, region, _ in visible]
+    return np.round(canvas).astype(np.uint8), shapes
 
 
 def _is_recognisable(region: BaseGeometry, area: float) -> bool:
@@ -156,7 +158,7 @@ def _texture(
 
 def _coco_region(region: BaseGeometry) -> dict:
     """COCO's ``segmentation``, ``bbox`` (x, y, width, height) and ``area`` of a region."""
-    parts: Iterator = region.geoms if isinstance(region, MultiPolygon) else [region]
+    parts = region.geoms if isinstance(region, MultiPolygon) else [region]
     left, top, right, bottom = region.bounds
     return dict(
         segmentation=[

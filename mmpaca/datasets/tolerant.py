@@ -1,11 +1,13 @@
 """COCO datasets of which a part may be broken."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
+from mmdet.datasets.api_wrappers import COCO
 from mmengine import fileio
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
@@ -26,7 +28,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         **kwargs: mmcv's.
     """
 
-    def __init__(self, max_pixels: int = MAX_PIXELS, **kwargs) -> None:
+    def __init__(self, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.max_pixels = max_pixels
 
@@ -57,9 +59,12 @@ class CocoDataset(MMDetCocoDataset):
     Args:
         max_bad_share: of the samples; where more of them turn out to be broken, training stops.
         **kwargs: mmdet's.
+
+    Raises:
+        ValueError: ``max_bad_share`` is not in 0..1.
     """
 
-    def __init__(self, *args, max_bad_share: float = 0.05, **kwargs) -> None:
+    def __init__(self, *args: Any, max_bad_share: float = 0.05, **kwargs: Any) -> None:
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f'max_bad_share={max_bad_share} must be in 0..1')
         self.max_bad_share = max_bad_share
@@ -74,7 +79,7 @@ class CocoDataset(MMDetCocoDataset):
             super().full_init()
             self.is_bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
 
-    def COCOAPI(self, path: str):
+    def COCOAPI(self, path: str) -> COCO:
         """What is in the file, in training without what is broken."""
         if self.test_mode:
             return MMDetCocoDataset.COCOAPI(path)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
 from mmpaca.registry import HOOKS
 
@@ -13,7 +15,7 @@ from mmpaca.registry import HOOKS
 class BadDataHook(Hook):
     """Logs at the end of training what :class:`mmpaca.datasets.tolerant.CocoDataset` left out."""
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         """Gather from all ranks, log on the first."""
         files: set[str] = set()
         faults: Counter = Counter()
@@ -30,7 +32,7 @@ class BadDataHook(Hook):
             )
 
 
-def _tolerant(dataset) -> Iterator:
+def _tolerant(dataset: Dataset) -> Iterator:
     """The tolerant datasets in any wrappers of mmengine and mmdet."""
     if hasattr(dataset, 'bad_files'):
         yield dataset

@@ -5,12 +5,14 @@ import io
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
+from mmengine.fileio import BaseStorageBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
+from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmpaca.checkpoint.resuming import newest_whole_checkpoint
@@ -21,11 +23,11 @@ from mmpaca.registry import HOOKS
 class _LateRemoval:
     """A file backend that only notes what to remove."""
 
-    def __init__(self, backend) -> None:
+    def __init__(self, backend: BaseStorageBackend) -> None:
         self.backend = backend
         self.noted: list[str] = []
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
@@ -48,7 +50,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     On every rank, before a save, it calls ``before_checkpoint(runner)`` of all hooks that have it.
     """
 
-    def before_run(self, runner) -> None:
+    file_backend: _LateRemoval  # since before_train
+
+    def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to resume from.
 
         Raises:
@@ -56,7 +60,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """
         if not runner.cfg.get('resume') or runner.cfg.get('load_from') or not self._is_local():
             return
-        choice = [None, None]  # the file, the error
+        choice: list[str | None] = [None, None]  # the file, the error
         if is_main_process():
             choice = self._choose(runner)
         broadcast_object_list(choice)
@@ -69,7 +73,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 'name here: all machines need the same work_dir, on a shared disk'
             )
 
-    def _choose(self, runner) -> list[str | None]:
+    def _choose(self, runner: Runner) -> list[str | None]:
         """The file to resume from or the reason why there is none; writes last_checkpoint."""
         last = find_latest_checkpoint(runner.work_dir)
         folders = [runner.work_dir]
@@ -87,7 +91,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             write_atomically(Path(runner.work_dir, 'last_checkpoint'), path.encode())
         return [path, None]
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """As mmengine's; then delete what a killed save left behind or had yet to delete."""
         if self._is_local():
             self.backend_args = dict(backend=ATOMIC_BACKEND)
@@ -110,15 +114,15 @@ class CheckpointHook(MMEngineCheckpointHook):
             and '://' not in str(self.out_dir)
         )
 
-    def _save_checkpoint(self, runner) -> None:
+    def _save_checkpoint(self, runner: Runner) -> None:
         super()._save_checkpoint(runner)
         self._remove_replaced()
 
-    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         super()._save_best_checkpoint(runner, metrics)
         self._remove_replaced()
 
-    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Write the checkpoint, then ``last_checkpoint``; what they replace is only noted.
 
         Replaces mmengine's method, which deletes first and writes ``last_checkpoint`` in place.
@@ -169,7 +173,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 print_log(f'could not delete {path}: {error}', 'current', logging.WARNING)
 
     @master_only
-    def _publish_model(self, runner, ckpt_path: str) -> None:
+    def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
         """Write the ``published_keys`` of a checkpoint, named by the hash of the new file."""
         checkpoint = CheckpointLoader.load_checkpoint(ckpt_path, map_location='cpu')
         with io.BytesIO() as file:

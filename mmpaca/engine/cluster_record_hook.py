@@ -6,6 +6,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.runner import Runner
 from torch import nn
 
 from mmpaca.explain.metric import ClusterAlignmentMetric
@@ -21,7 +22,7 @@ def bare_model(model: nn.Module) -> nn.Module:
             image.
     """
     while is_model_wrapper(model):
-        model = model.module
+        model = model.get_submodule('module')
     if isinstance(model, BaseTTAModel):
         raise ValueError(
             'clusters cannot be compared or drawn under test-time augmentation; run without --tta '
@@ -42,16 +43,20 @@ class ClusterRecordHook(Hook):
     def __init__(self) -> None:
         self._open = ExitStack()
 
-    def before_val(self, runner) -> None:
+    def before_val(self, runner: Runner) -> None:
+        """Start to record where a metric wants it."""
         self._start(runner.model, runner.val_evaluator)
 
-    def before_test(self, runner) -> None:
+    def before_test(self, runner: Runner) -> None:
+        """Start to record where a metric wants it."""
         self._start(runner.model, runner.test_evaluator)
 
-    def after_val(self, runner) -> None:
+    def after_val(self, runner: Runner) -> None:
+        """Stop to record."""
         self._open.close()
 
-    def after_test(self, runner) -> None:
+    def after_test(self, runner: Runner) -> None:
+        """Stop to record."""
         self._open.close()
 
     def _start(self, model: nn.Module, evaluator: Evaluator) -> None:

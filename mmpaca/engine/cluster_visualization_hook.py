@@ -9,6 +9,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from mmpaca.explain.recorder import record
@@ -32,6 +33,9 @@ class ClusterVisualizationHook(Hook):
         num_clusters: heat maps per stage.
         score_thr: detections below are left out.
         backend_args: of the file client that reads the images.
+
+    Raises:
+        ValueError: ``interval`` or ``num_images`` is less than 1.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class ClusterVisualizationHook(Hook):
         self._validations = 0
         self._open = ExitStack()
 
-    def before_val(self, runner) -> None:
+    def before_val(self, runner: Runner) -> None:
         """Start to record where this validation is to be drawn."""
         due = self._validations % self.interval == 0
         self._validations += 1
@@ -64,10 +68,10 @@ class ClusterVisualizationHook(Hook):
 
     def after_val_iter(
         self,
-        runner,
+        runner: Runner,
         batch_idx: int,
         data_batch: dict | None = None,
-        outputs: Sequence[BaseDataElement] | None = None,
+        outputs: Sequence[BaseDataElement] = (),
     ) -> None:
         """Draw what is wanted of this batch, and stop to record after the last image."""
         if not self._left:
@@ -78,11 +82,11 @@ class ClusterVisualizationHook(Hook):
         if not self._left:
             self._open.close()
 
-    def after_val(self, runner) -> None:
+    def after_val(self, runner: Runner) -> None:
         """Stop to record where there were fewer images than wanted."""
         self._open.close()
 
-    def _draw(self, runner, index: int, sample: BaseDataElement) -> None:
+    def _draw(self, runner: Runner, index: int, sample: BaseDataElement) -> None:
         # Not before there is something to draw: training does not need these.
         from mmpaca.explain.scene import Scene
         from mmpaca.explain.sheets import all_sheets

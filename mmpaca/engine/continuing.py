@@ -1,6 +1,7 @@
 """Batches from where a run stopped, without loading those before."""
 
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 from mmengine.config import ConfigDict
 from mmengine.dist import get_world_size
@@ -27,10 +28,13 @@ class ContinuedBatchSampler:
     """
 
     def __init__(
-        self, batch_sampler, skip: int = 0, before_first: Callable[[], None] | None = None
+        self,
+        batch_sampler: BatchSampler,
+        skip: int = 0,
+        before_first: Callable[[], None] | None = None,
     ) -> None:
         self.batch_sampler = batch_sampler
-        self.sampler = batch_sampler.sampler  # DistSamplerSeedHook sets its epoch
+        self.sampler: Any = batch_sampler.sampler  # DistSamplerSeedHook sets its epoch
         self.skip = skip
         self.before_first = before_first
         self.passes = 0
@@ -84,14 +88,14 @@ class ContinuedIterator:
     def __iter__(self) -> Iterator:
         return self
 
-    def __next__(self):
+    def __next__(self) -> Any:
         if self.done:
             self.done -= 1
             return None
         try:
             return next(self._batches)
         except StopIteration:
-            self.dataloader.batch_sampler.next_pass()
+            cast(ContinuedBatchSampler, self.dataloader.batch_sampler).next_pass()
             self._batches = iter(self.dataloader)
             return next(self._batches)
 

@@ -1,9 +1,13 @@
 """Numbers that are not finite never reach the weights."""
 
+from typing import Any
+
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_world_size
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mmpaca.checkpoint.saving import ATOMIC_BACKEND
 from mmpaca.registry import HOOKS
@@ -21,6 +25,9 @@ class FiniteHook(Hook):
 
     Args:
         max_skips: steps that may be left out in a row.
+
+    Raises:
+        ValueError: ``max_skips`` is negative.
     """
 
     priority = 'HIGH'  # before the EMA copies running statistics
@@ -34,7 +41,7 @@ class FiniteHook(Hook):
         self._images: list[str] = []
         self._statistics: list[tuple[Tensor, Tensor]] = []  # buffer, its last good value
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Have every step looked at."""
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
         self._statistics = [
@@ -44,18 +51,24 @@ class FiniteHook(Hook):
             for buffer in module.buffers(recurse=False)
         ]
 
-    def _before_step(self, optimizer, args, kwargs) -> None:
+    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
         grads = [p.grad for g in optimizer.param_groups for p in g['params'] if p.grad is not None]
         # A norm that overflows is no better than one of infinite numbers.
         self._finite = _nowhere(~torch.isfinite(torch.nn.utils.get_total_norm(grads)))
         if not self._finite:
             optimizer.zero_grad(set_to_none=True)  # parameters without gradient stay as they are
 
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Remember which images take part in the step."""
         self._images += image_names(data_batch)
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
         """Count what was left out.
 
         Raises:
@@ -87,7 +100,7 @@ class FiniteHook(Hook):
             f'{what}: step left out, the {self.skipped}. in a row of at most {self.max_skips}'
         )
 
-    def _stop(self, runner, what: str, images: list[str]) -> None:
+    def _stop(self, runner: Runner, what: str, images: list[str]) -> None:
         name = f'nonfinite_iter_{runner.iter + 1}.pth'
         runner.call_hook('before_checkpoint')
         runner.save_checkpoint(
@@ -105,7 +118,7 @@ class FiniteHook(Hook):
         )
 
 
-def image_names(data_batch) -> list[str]:
+def image_names(data_batch: Any) -> list[str]:
     """Files (or ids) of the images in a batch of mmdet or mmpretrain; empty where unknown."""
     samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
     names = (getattr(sample, 'img_path', getattr(sample, 'img_id', None)) for sample in samples)

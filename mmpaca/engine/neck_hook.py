@@ -1,6 +1,7 @@
 """A neck that does not fit its backbone is an error before training, with the right numbers."""
 
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmpaca.models import PaCaViT
 from mmpaca.registry import HOOKS
@@ -12,7 +13,7 @@ from .wrappers import unwrapped
 class NeckHook(Hook):
     """Compare ``neck.in_channels`` with what the PaCaViT backbone returns."""
 
-    def before_run(self, runner) -> None:
+    def before_run(self, runner: Runner) -> None:
         """Runs before training, validation and testing.
 
         Raises:

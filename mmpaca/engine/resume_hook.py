@@ -1,9 +1,12 @@
 """A resumed run is the same run."""
 
 from functools import partial
+from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from mmpaca.registry import HOOKS
 from mmpaca.rng import get_rng_state, set_rng_state
@@ -38,7 +41,7 @@ class ResumeHook(Hook):
         self._loaded: dict | None = None  # from the checkpoint being resumed
         self._before_val: dict | None = None  # generators while validating
 
-    def before_checkpoint(self, runner) -> None:
+    def before_checkpoint(self, runner: Runner) -> None:
         """Collect the states of all ranks; called on every rank before a save."""
         # No state in the middle of a validation: the next training iteration comes after it.
         self._saved = dict(
@@ -48,7 +51,7 @@ class ResumeHook(Hook):
             validated=self._before_val is not None,
         )
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the states to the checkpoint."""
         if self._saved is None and get_world_size() == 1:
             self.before_checkpoint(runner)
@@ -60,11 +63,11 @@ class ResumeHook(Hook):
             checkpoint['run_state'] = self._saved
         self._saved = None
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the states; whether the run is resumed shows later."""
         self._loaded = checkpoint.get('run_state')
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Continue where the checkpoint was saved.
 
         Raises:
@@ -91,7 +94,7 @@ class ResumeHook(Hook):
             runner.val_loop.run()
         self._place(runner, state)
 
-    def _place(self, runner, state: dict | None) -> None:
+    def _place(self, runner: Runner, state: dict | None) -> None:
         """Put the train loop's data loader and the generators where they were, or at the start."""
         loop = runner.train_loop
         if 'train_dataloader' not in runner.cfg or not hasattr(
@@ -132,22 +135,22 @@ class ResumeHook(Hook):
         if infinite:
             loop.dataloader_iterator = ContinuedIterator(loop.dataloader, skip)
 
-    def before_val(self, runner) -> None:
+    def before_val(self, runner: Runner) -> None:
         """Note the generators."""
         self._before_val = get_rng_state()
 
-    def after_val(self, runner) -> None:
+    def after_val(self, runner: Runner) -> None:
         """Training goes on as if there had been no validation."""
         if self._before_val is not None:
             set_rng_state(self._before_val)
         self._before_val = None
 
 
-def _sampler(dataloader):
+def _sampler(dataloader: DataLoader) -> Any:
     return getattr(dataloader.batch_sampler, 'sampler', None)
 
 
-def _validation_is_due(runner, batches_per_epoch: int) -> bool:
+def _validation_is_due(runner: Runner, batches_per_epoch: int) -> bool:
     """Whether the loop validates between the last iteration done and the next one."""
     loop = runner.train_loop
     if runner.val_loop is None:

@@ -3,6 +3,7 @@
 import re
 
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmpaca.checkpoint import weights_of
 from mmpaca.models import PaCaViT
@@ -28,7 +29,7 @@ class StrictLoadHook(Hook):
     def __init__(self, strict: bool = True) -> None:
         self.strict = strict
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare names and shapes, before anything is copied into the model, on every rank.
 
         Raises:

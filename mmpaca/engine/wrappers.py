@@ -7,5 +7,5 @@ from torch import nn
 def unwrapped(model: nn.Module) -> nn.Module:
     """The detector or classifier inside DistributedDataParallel and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        model = model.get_submodule('module')
     return model

@@ -32,7 +32,7 @@ class Predictor:
     def __init__(
         self, config: str | Path | Config, checkpoint: str | Path | None, device: str
     ) -> None:
-        checkpoint = checkpoint and str(checkpoint)
+        checkpoint = None if checkpoint is None else str(checkpoint)
         config = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
         scope = config.get('default_scope')
         if scope not in ('mmdet', 'mmpretrain'):

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -47,7 +48,7 @@ class ClusterAlignmentMetric(BaseMetric):
 
     default_prefix = 'clusters'
 
-    def __init__(self, ann_file: str | None = None, seed: int = 0, **kwargs) -> None:
+    def __init__(self, ann_file: str | None = None, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.seed = seed
         self.recording: Recording | None = None  # set by ClusterRecordHook
@@ -59,6 +60,10 @@ class ClusterAlignmentMetric(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Compare the latest batch's clusters with its annotations.
+
+        Args:
+            data_batch: not looked at.
+            data_samples: of the batch, as dicts with their meta information.
 
         Raises:
             RuntimeError: nobody recorded that batch.
@@ -126,7 +131,7 @@ class ClusterAlignmentMetric(BaseMetric):
         """One image at one stage; what is returned is small, for it travels between processes."""
         visible = categories >= 0
         masks = [m[visible] for m in map(instance_patches, coverages) if m.any()]
-        result = dict(num_clusters=num_clusters)
+        result: dict[str, Any] = dict(num_clusters=num_clusters)
         shuffled = rng.permutation(labels[visible])
         for kind, given in (('clusters', labels[visible]), ('random', shuffled)):
             pairs = np.stack([given, categories[visible]])
@@ -178,7 +183,15 @@ def _mask(annotation: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def paint_categories(instances: list[tuple], shape: tuple[int, int]) -> np.ndarray:
-    """Category of each pixel, (height, width), 0 for background, the smaller instance on top."""
+    """The category of each pixel, the smaller instance on top.
+
+    Args:
+        instances: (category from 0, (height, width) bool mask, is it a crowd) each.
+        shape: (height, width).
+
+    Returns:
+        (height, width), category + 1, 0 for background.
+    """
     painted = np.full(shape, _BACKGROUND)
     for category, mask, _ in sorted(instances, key=lambda one: -one[1].sum()):
         painted[mask] = category + 1
@@ -188,7 +201,17 @@ def paint_categories(instances: list[tuple], shape: tuple[int, int]) -> np.ndarr
 def patch_categories(
     categories: np.ndarray, geometry: Geometry, stride: int, map_shape: tuple[int, int]
 ) -> np.ndarray:
-    """The category of most pixels of each patch, (H, W), -1 for padding; ties: the lower one."""
+    """The category of most pixels of each patch; ties: the lower one.
+
+    Args:
+        categories: (height, width) of the image.
+        geometry: how the map lies on the image.
+        stride: side of a patch in pixels of the network's input.
+        map_shape: (H, W) of the map.
+
+    Returns:
+        (H, W), -1 for patches of padding alone.
+    """
     present = np.unique(categories)
     shares = np.stack(
         [geometry.to_map(categories == category, stride, map_shape) for category in present]
@@ -198,7 +221,14 @@ def patch_categories(
 
 
 def instance_patches(coverage: np.ndarray) -> np.ndarray:
-    """Patches that an instance covers at least half, or else the one that it covers most."""
+    """Patches that an instance covers at least half, or else the one that it covers most.
+
+    Args:
+        coverage: (H, W), the share of each patch that it covers, nan for padding.
+
+    Returns:
+        (H, W) bool.
+    """
     coverage = np.nan_to_num(coverage)
     patches = coverage >= 0.5
     if not patches.any() and coverage.any():
@@ -226,7 +256,15 @@ def best_ious(labels: np.ndarray, masks: Sequence[np.ndarray], num_clusters: int
 
 
 def sum_joint(parts: Sequence[tuple[np.ndarray, np.ndarray]], num_clusters: int) -> np.ndarray:
-    """Counts of (cluster, category) pairs, (M, K), from the sparse counts of many images."""
+    """Counts of (cluster, category) pairs from the sparse counts of many images.
+
+    Args:
+        parts: per image the pairs that occur, (2, P), and how often each does, (P,).
+        num_clusters: M.
+
+    Returns:
+        (M, K) int64, K one more than the largest category.
+    """
     num_categories = 1 + max(int(pairs[1].max()) for pairs, _ in parts)
     joint = np.zeros((num_clusters, num_categories), np.int64)
     for pairs, counts in parts:
@@ -235,7 +273,7 @@ def sum_joint(parts: Sequence[tuple[np.ndarray, np.ndarray]], num_clusters: int)
 
 
 def mutual_information(joint: np.ndarray) -> float:
-    """Of rows and columns of a table of counts, in bits."""
+    """Of rows and columns of a table of counts, (M, K), in bits."""
     p = joint / joint.sum()
     independent = p.sum(1, keepdims=True) * p.sum(0, keepdims=True)
     seen = p > 0
@@ -243,6 +281,6 @@ def mutual_information(joint: np.ndarray) -> float:
 
 
 def perplexity(counts: np.ndarray) -> float:
-    """2 to the power of the entropy of counts in bits."""
+    """2 to the power of the entropy in bits of counts, (M,)."""
     p = counts[counts > 0] / counts.sum()
     return float(2 ** -(p * np.log2(p)).sum())

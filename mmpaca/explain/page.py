@@ -31,6 +31,9 @@ class Page:
     Args:
         path: of the HTML file.
         map_cells: maps are reduced to at most this many cells on their longest side.
+
+    Raises:
+        ValueError: ``map_cells`` is less than 1.
     """
 
     def __init__(self, path: str | Path, map_cells: int = 48) -> None:
@@ -55,13 +58,22 @@ class Page:
             f'{data}</script>\n'
         )
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.write(self._tail)
         self._file.close()
 
 
 def scene_data(name: str, scene: Scene, map_cells: int) -> dict:
-    """What the page knows of an image; coordinates are pixels of the embedded image."""
+    """What the page knows of an image; coordinates are pixels of the embedded image.
+
+    Args:
+        name: of the image.
+        scene: the image with its clusters and detections.
+        map_cells: of :class:`Page`.
+
+    Returns:
+        What the script of ``page.html`` reads: numbers and strings, for JSON.
+    """
     shrink = min(1.0, _MAX_SIDE / max(scene.image.shape[:2]))
     image = cv2.resize(scene.image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     jpeg = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
@@ -94,7 +106,7 @@ def _block_data(scene: Scene, block: BlockRecord, map_cells: int, shrink: float)
     # (M, H, W) -> (M, h, w): what a cluster takes from a cell is the sum over its patches.
     assignment = pool(block.assignment[0], factor)
     # (heads, H, W, M) -> (heads, M, H, W) -> (heads, M, h, w): the mean over a cell's patches.
-    attention = pool(block.attention[0].permute(0, 3, 1, 2), factor)
+    attention = pool(block.recorded_attention()[0].permute(0, 3, 1, 2), factor)
     attention = attention / attention.sum(1, keepdim=True)
     rows, columns = assignment.shape[-2:]
     return dict(
@@ -118,7 +130,15 @@ def _factor(block: BlockRecord, map_cells: int) -> int:
 
 
 def pool(maps: Tensor | np.ndarray, factor: int) -> Tensor:
-    """Sum maps (..., H, W) over cells of factor x factor patches; the last ones may be smaller."""
+    """Sum maps over cells of factor x factor patches; the last ones may be smaller.
+
+    Args:
+        maps: (..., H, W).
+        factor: side of a cell, in patches.
+
+    Returns:
+        (..., h, w), H and W over ``factor``, rounded up.
+    """
     maps = torch.as_tensor(maps)
     height, width = maps.shape[-2:]
     maps = F.pad(maps, (0, -width % factor, 0, -height % factor))

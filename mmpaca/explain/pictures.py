@@ -78,6 +78,13 @@ def tile_row(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarra
     """Pictures of one size side by side, each below its caption.
 
     Small images are enlarged, so that patches can be seen; large ones are reduced.
+
+    Args:
+        images: each (height, width, 3) uint8 RGB.
+        captions: as many.
+
+    Returns:
+        (H, W, 3) uint8 RGB; all rows have one height.
     """
     tiles = []
     for image, caption in zip(images, captions, strict=True):
@@ -95,7 +102,7 @@ def tile_row(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarra
 
 
 def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of pictures below each other, the shorter ones filled up with white."""
+    """Rows of pictures, each (H, W, 3), below each other, the shorter filled up with white."""
     width = max(row.shape[1] for row in rows)
     return np.vstack(
         [
@@ -109,6 +116,13 @@ def outline_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Draw a region's border on a copy of an image, white between black.
 
     Small images are enlarged first, so that the line is thin beside the region.
+
+    Args:
+        image: (height, width, 3) uint8 RGB.
+        mask: (height, width) bool.
+
+    Returns:
+        (k * height, k * width, 3) uint8 RGB with a whole k.
     """
     times = -(-_TILE // image.shape[0])
     image, mask = (a.repeat(times, 0).repeat(times, 1) for a in (image, mask))

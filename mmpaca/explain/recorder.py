@@ -38,6 +38,19 @@ class BlockRecord:
     assignment: Tensor
     attention: Tensor | None
 
+    def recorded_attention(self) -> Tensor:
+        """A, (B, heads, H, W, M).
+
+        Raises:
+            ValueError: it was not recorded.
+        """
+        if self.attention is None:
+            raise ValueError(
+                f'the attention of stage {self.stage}, block {self.block} was not recorded: '
+                "record(model, attention='all')"
+            )
+        return self.attention
+
     def relevance(self, queries: Tensor, head: int | None = None) -> Tensor:
         """How much every patch counts for chosen patches: rows of A Z.
 
@@ -51,7 +64,8 @@ class BlockRecord:
         Returns:
             (B, Q, H, W); each of the Q maps sums to one.
         """
-        attention = self.attention.mean(1) if head is None else self.attention[:, head]
+        attention = self.recorded_attention()
+        attention = attention.mean(1) if head is None else attention[:, head]
         weights = queries.to(attention).flatten(2)  # (B, Q, H, W) -> (B, Q, N)
         weights = weights / weights.sum(-1, keepdim=True)
         clusters = weights @ attention.flatten(1, 2)  # (B, Q, N) (B, N, M) -> (B, Q, M)
@@ -60,7 +74,7 @@ class BlockRecord:
 
     def received(self) -> Tensor:
         """The share of all attention that each cluster receives, (B, M), rows sum to one."""
-        return self.attention.mean((1, 2, 3))
+        return self.recorded_attention().mean((1, 2, 3))
 
     def labels(self) -> Tensor:
         """Each patch's strongest cluster, (B, H, W) int64: the m of the largest Z."""
@@ -165,14 +179,13 @@ class _Hooks:
             handles.append(backbone.teacher.register_forward_hook(self._take_assignments))
         stem = [m for m in backbone.stem.modules() if isinstance(m, nn.Conv2d)]
         stride = math.prod(conv.stride[0] for conv in stem)
-        for i, stage in enumerate(backbone.stages):
-            for j, block in enumerate(stage.blocks):
-                if backbone.num_clusters[i]:
-                    last = j == len(stage.blocks) - 1
-                    wanted = self.attention == 'all' or (self.attention == 'last' and last)
-                    # Every stage halves the one before.
-                    hook = partial(self._record, i, j, stride * 2**i, wanted)
-                    handles.append(block.attn.register_forward_hook(hook))
+        for i, depth in enumerate(backbone.depths):
+            for j in range(depth if backbone.num_clusters[i] else 0):
+                wanted = self.attention == 'all' or (self.attention == 'last' and j == depth - 1)
+                # Every stage halves the one before.
+                hook = partial(self._record, i, j, stride * 2**i, wanted)
+                attention = backbone.get_submodule(f'stages.{i}.blocks.{j}.attn')
+                handles.append(attention.register_forward_hook(hook))
         return handles
 
     def _start(self, backbone: PaCaViT, inputs: tuple) -> None:

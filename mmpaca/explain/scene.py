@@ -87,7 +87,7 @@ class Scene:
                 replace(
                     block,
                     assignment=block.assignment[only].cpu(),
-                    attention=block.attention[only].cpu(),
+                    attention=block.recorded_attention()[only].cpu(),
                 )
                 for block in blocks
             ],
@@ -108,7 +108,11 @@ class Scene:
         return replace(self, blocks=[b for b in self.blocks if b.stage + 1 in (stages or known)])
 
     def relevance(self, block: BlockRecord, detection: Detection) -> np.ndarray:
-        """What the patches of a detection looked at, over all heads: (H, W), sums to one."""
+        """What the patches of a detection looked at, over all heads: (H, W), sums to one.
+
+        Raises:
+            ValueError: the attention of this block was not recorded.
+        """
         queries = torch.from_numpy(self.coverage(block, detection))
         return block.relevance(queries[None, None])[0, 0].numpy()
 
@@ -117,14 +121,15 @@ class Scene:
 
         Where no pixel of the resized image shows it, the patch at the middle of its box counts.
         """
-        shape = tuple(block.assignment.shape[-2:])
-        covered = np.nan_to_num(self.geometry.to_map(detection.mask, block.stride, shape))
+        rows, columns = block.assignment.shape[-2:]
+        covered = self.geometry.to_map(detection.mask, block.stride, (rows, columns))
+        covered = np.nan_to_num(covered)
         if not covered.any():
             cell_left, cell_top, width, height = self.geometry.cell_box(block.stride)
             left, top, right, bottom = detection.box
             row = int(((top + bottom) / 2 - cell_top) / height)
             column = int(((left + right) / 2 - cell_left) / width)
-            covered[np.clip(row, 0, shape[0] - 1), np.clip(column, 0, shape[1] - 1)] = 1
+            covered[np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)] = 1
         return covered
 
 
@@ -142,7 +147,8 @@ def _detections(
     found = found[found.scores.argsort(descending=True)]
     detections = []
     for i in range(len(found)):
-        box = tuple(float(v) for v in found.bboxes[i])
+        left, top, right, bottom = found.bboxes[i].tolist()
+        box = (left, top, right, bottom)
         mask = found.masks[i] if 'masks' in found else _box_mask(box, shape)
         mask = mask.numpy() if isinstance(mask, Tensor) else np.asarray(mask)
         name = _name(classes, int(found.labels[i]))

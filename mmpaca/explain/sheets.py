@@ -34,7 +34,16 @@ def all_sheets(scene: Scene, num_clusters: int = 9) -> Iterator[tuple[str, np.nd
 
 
 def cluster_sheet(scene: Scene, block: BlockRecord, num_clusters: int = 9) -> np.ndarray:
-    """The hard segmentation of one block and its clusters by the attention that they receive."""
+    """The hard segmentation of one block and its clusters by the attention that they receive.
+
+    Args:
+        scene: the image.
+        block: one of its blocks.
+        num_clusters: heat maps.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    """
     received = block.received()[0]
     order = received.argsort(descending=True).tolist()
     labels = scene.geometry.to_image(block.labels()[0].numpy(), block.stride, fill=-1)
@@ -54,7 +63,15 @@ def cluster_sheet(scene: Scene, block: BlockRecord, num_clusters: int = 9) -> np
 
 
 def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray:
-    """A row per detection: its region, and in each stage where its patches looked."""
+    """A row per detection: its region, and in each stage where its patches looked.
+
+    Args:
+        scene: the image.
+        detections: some of its detections.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    """
     rows = []
     for detection in detections:
         tiles = [pictures.outline_mask(scene.image, detection.mask)]

@@ -25,6 +25,17 @@ class PatchToClusterAttention(nn.Module):
         sub_norm: LayerNorm before the output projection.
         attn_drop_rate: dropout of the attention weights.
         drop_rate: dropout of the output.
+
+    Raises:
+        ValueError: C is not divisible by h, or ``clustering`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> from mmpaca.models import PatchToClusterAttention
+        >>> attention = PatchToClusterAttention(64, num_heads=2, num_clusters=10, clustering='conv')
+        >>> patches, assignment = attention(torch.rand(1, 8, 12, 64))
+        >>> tuple(patches.shape), tuple(assignment.shape)
+        ((1, 8, 12, 64), (1, 10, 96))
     """
 
     def __init__(
@@ -74,11 +85,19 @@ class PatchToClusterAttention(nn.Module):
 
         Returns:
             The attended patches, (B, H, W, C), and the assignment used (None where M = 0).
+
+        Raises:
+            ValueError: an assignment is needed and there is none.
         """
         if self.clustering is not None:
             assignment = assign(recompute(self.clustering, x))
         patches = x.flatten(1, 2)  # (B, H, W, C) -> (B, N, C)
-        clusters = self.pool_clusters(patches, assignment) if self.num_clusters else patches
+        if not self.num_clusters:
+            clusters = patches
+        elif assignment is None:
+            raise ValueError('this attention computes no assignment of its own and was given none')
+        else:
+            clusters = self.pool_clusters(patches, assignment)
         return self.attend(patches, clusters).view(x.shape), assignment
 
     def pool_clusters(self, patches: Tensor, assignment: Tensor) -> Tensor:
@@ -90,13 +109,13 @@ class PatchToClusterAttention(nn.Module):
 
     def attend(self, patches: Tensor, clusters: Tensor) -> Tensor:
         """Softmax attention of patches (B, N, C) to clusters (B, M, C), projected: (B, N, C)."""
-        heads = [
+        q, k, v = (
             # (B, L, C) -> (B, L, h, d) -> (B, h, L, d), views
             linear(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for linear, tokens in ((self.q, patches), (self.k, clusters), (self.v, clusters))
-        ]
+        )
         out = F.scaled_dot_product_attention(
-            *heads, dropout_p=self.attn_drop_rate if self.training else 0.0
+            q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.0
         )
         out = out.transpose(1, 2).flatten(2)  # (B, h, N, d) -> (B, N, C)
         return self.proj_drop(self.proj(self.norm(out)))

@@ -1,5 +1,7 @@
 """Patches to assignment: which patch belongs to which cluster (paper, section 3.2)."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,9 @@ def cluster_logits(x: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
 class ConvClustering(nn.Sequential):
     """Depthwise 7x7, GELU, 1x1, GELU, 1x1: the default.
 
-    Maps (B, H, W, C) patches to (B, M, H, W) logits.
+    Args:
+        embed_dims: channels C of the patches.
+        num_clusters: M > 0.
     """
 
     def __init__(self, embed_dims: int, num_clusters: int) -> None:
@@ -54,16 +58,22 @@ class ConvClustering(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) patches to (B, M, H, W) logits."""
         *layers, last = self
         x = x.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W), a view
         for layer in layers:
             x = layer(x)
         # (B, C, H, W) -> (B, H, W, C), a view
-        return cluster_logits(x.permute(0, 2, 3, 1), last)
+        return cluster_logits(x.permute(0, 2, 3, 1), cast(nn.Conv2d, last))
 
 
 class MLPClustering(nn.Sequential):
-    """Linear to 4C, GELU, linear to M. Maps (B, H, W, C) patches to (B, M, H, W) logits."""
+    """Linear to 4C, GELU, linear to M.
+
+    Args:
+        embed_dims: channels C of the patches.
+        num_clusters: M > 0.
+    """
 
     def __init__(self, embed_dims: int, num_clusters: int) -> None:
         super().__init__(
@@ -73,18 +83,25 @@ class MLPClustering(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) patches to (B, M, H, W) logits."""
         expand, act, last = self
-        return cluster_logits(act(expand(x)), last)
+        return cluster_logits(act(expand(x)), cast(nn.Linear, last))
 
 
 class LinearClustering(nn.Sequential):
-    """One linear layer without bias. Maps (B, H, W, C) patches to (B, M, H, W) logits."""
+    """One linear layer without bias.
+
+    Args:
+        embed_dims: channels C of the patches.
+        num_clusters: M > 0.
+    """
 
     def __init__(self, embed_dims: int, num_clusters: int) -> None:
         super().__init__(nn.Linear(embed_dims, num_clusters, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        return cluster_logits(x, self[0])
+        """(B, H, W, C) patches to (B, M, H, W) logits."""
+        return cluster_logits(x, cast(nn.Linear, self[0]))
 
 
 _CLASSES = dict(conv=ConvClustering, mlp=MLPClustering, linear=LinearClustering)

@@ -64,10 +64,11 @@ def init_module(module: nn.Module) -> None:
         normal_(module.weight, std=math.sqrt(2.0 / fan_out))
     elif isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)):
         ones_(module.weight)
-    elif hasattr(module, 'reset_parameters'):
-        module.reset_parameters()
-    if getattr(module, 'bias', None) is not None:
-        zeros_(module.bias)
+    elif reset := getattr(module, 'reset_parameters', None):
+        reset()
+    bias = getattr(module, 'bias', None)
+    if bias is not None:
+        zeros_(bias)
 
 
 class Stem(nn.Module):
@@ -87,9 +88,9 @@ class Stem(nn.Module):
         if stride not in STEM_STRIDES:
             raise ValueError(f'stem_stride={stride!r} is not one of {STEM_STRIDES}')
         if stride == 4:
-            channels, strides = (in_channels, embed_dims // 2, embed_dims), (2, 2)
+            channels, strides = [in_channels, embed_dims // 2, embed_dims], [2, 2]
         else:
-            channels, strides = (in_channels, embed_dims), (stride,)
+            channels, strides = [in_channels, embed_dims], [stride]
         self.convs = nn.Sequential(
             *(
                 nn.Conv2d(channels[i], channels[i + 1], 3, stride=step, padding=1)
@@ -106,7 +107,12 @@ class Stem(nn.Module):
 
 
 class Transition(nn.Module):
-    """3x3 convolution of stride 2 and a LayerNorm: (B, H, W, C) to (B, H/2, W/2, C'), ceiled."""
+    """3x3 convolution of stride 2 and a LayerNorm: what halves a map between two stages.
+
+    Args:
+        in_channels: channels C of the stage before.
+        out_channels: channels C' of the stage after.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -114,6 +120,7 @@ class Transition(nn.Module):
         self.norm = nn.LayerNorm(out_channels, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A map (B, H, W, C) to (B, H/2, W/2, C'), rounded up."""
         return self.norm(conv_nhwc(self.conv, x))
 
 
@@ -130,6 +137,8 @@ class ConvMLP(nn.Module):
         sub_norm: LayerNorm before the second linear layer.
         drop_rate: dropout after GELU and after the second linear layer.
     """
+
+    identity: Tensor
 
     def __init__(
         self, embed_dims: int, hidden_dims: int, sub_norm: bool = False, drop_rate: float = 0.0
@@ -193,7 +202,7 @@ class ConvMLP(nn.Module):
         images = max(1, rows // height)
         if images >= batch and rows >= height:
             return self.contract(self.expand(x, norm))
-        out = None
+        out: Tensor | None = None
         for i in range(0, batch, images):
             for top in range(0, height, rows):
                 first = max(top - 1, 0)
@@ -202,4 +211,4 @@ class ConvMLP(nn.Module):
                 if out is None:  # under autocast its type is known only now
                     out = band.new_empty(x.shape)
                 out[i : i + images, top : top + rows] = band
-        return out
+        return x if out is None else out  # None: there are no images

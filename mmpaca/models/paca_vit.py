@@ -5,6 +5,7 @@ config of a few lines.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath, LayerScale
@@ -350,7 +351,7 @@ class PaCaViT(BaseModule):
         for module in frozen:
             module.eval().requires_grad_(False)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """Take the authors' names and other cluster counts too; everything else must fit.
 
         mmengine's loaders are never strict: without this, weights of another model would leave

@@ -133,7 +133,7 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
             weights.setdefault(name, value)
 
     ours, theirs = _cluster_counts(expected), _cluster_counts(weights)
-    concerned = _depends_on_clusters(len(model.stages), ours, theirs)
+    concerned = _depends_on_clusters(ours, theirs)
     misfit = describe_misfit(
         *({k: v for k, v in w.items() if not concerned(k)} for w in (expected, weights))
     )
@@ -180,10 +180,10 @@ def describe_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor])
     return f'{fitting} of {len(expected)} tensors fit. {"; ".join(parts)}.' if parts else ''
 
 
-def _depends_on_clusters(stages: int, ours: dict, theirs: dict) -> Callable[[str], bool]:
+def _depends_on_clusters(ours: dict, theirs: dict) -> Callable[[str], bool]:
     """A test for the names that exist, or have their shape, because of a number that differs."""
     patterns = []
-    for stage in range(stages):
+    for stage in {*ours, *theirs}:
         here, layer = ours.get(stage, (0, ''))
         there, _ = theirs.get(stage, (0, ''))
         if here == there:

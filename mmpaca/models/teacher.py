@@ -6,6 +6,7 @@ Maps are (B, C, H, W) views in channels-last memory.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,11 @@ from .clustering import assign, cluster_logits
 
 
 class MixerBlock(nn.Module):
-    """residual(depthwise 7x7, GELU, BN), then 1x1 convolution, GELU, BN."""
+    """residual(depthwise 7x7, GELU, BN), then 1x1 convolution, GELU, BN.
+
+    Args:
+        channels: of the map.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -25,12 +30,20 @@ class MixerBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A map (B, C, H, W) to one of the same shape."""
         x = x + self.norm1(F.gelu(self.depthwise(x)))
         return self.norm2(F.gelu(self.pointwise(x)))
 
 
 class ConvGELUNorm(nn.Module):
-    """Convolution, GELU, BN."""
+    """Convolution, GELU, BN.
+
+    Args:
+        in_channels: of the map.
+        out_channels: of the result.
+        kernel_size: of the convolution, odd; padded by half of it.
+        stride: of the convolution.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
         super().__init__()
@@ -40,11 +53,19 @@ class ConvGELUNorm(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """A map (B, C, H, W) to (B, C', H / stride, W / stride), rounded up."""
         return self.norm(F.gelu(self.conv(x)))
 
 
 class BlurTransition(ConvGELUNorm):
-    """A fixed binomial blur against aliasing, then a 3x3 convolution of stride 2, GELU, BN."""
+    """A fixed binomial blur against aliasing, then a 3x3 convolution of stride 2, GELU, BN.
+
+    Args:
+        in_channels: channels of the stage before.
+        out_channels: channels of the stage after.
+    """
+
+    blur_filter: Tensor
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, stride=2)
@@ -53,6 +74,7 @@ class BlurTransition(ConvGELUNorm):
         self.register_buffer('blur_filter', kernel.repeat(in_channels, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """A map (B, C, H, W) to (B, C', H/2, W/2), rounded up."""
         return super().forward(F.conv2d(x, self.blur_filter, padding=1, groups=x.shape[1]))
 
 
@@ -78,17 +100,28 @@ class TeacherStage(nn.Module):
         self.to_clusters = nn.Conv2d(channels, num_clusters, 1) if num_clusters else None
 
     def down(self, x: Tensor) -> Tensor:
-        """The map of the stage before (or the stem's) to this stage's feature ``t``."""
+        """The map of the stage before (or the stem's) to this stage's ``t``, (B, C, H, W)."""
         return self.blocks(x if self.transition is None else self.transition(x))
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits of the assignment, (B, M, H, W), of this stage's map of the pyramid."""
-        return cluster_logits(x.permute(0, 2, 3, 1), self.to_clusters)  # channels last, a view
-
     def up(self, feature: Tensor, coarser: Tensor) -> Tensor:
-        """Merge the pyramid's map of the stage after into ``t``: the pyramid's map here."""
+        """The pyramid's map here, (B, C, H, W): ``t`` with that of the stage after merged in.
+
+        Where no map comes back up, it is ``t`` itself.
+
+        Args:
+            feature: ``t`` of this stage, (B, C, H, W).
+            coarser: the pyramid's map of the stage after, (B, C', H', W').
+        """
+        if self.lateral is None or self.smooth is None:
+            return feature
         coarser = F.interpolate(coarser, size=feature.shape[-2:], mode='bilinear')
         return self.smooth(feature + self.lateral(coarser))
+
+    def assignment(self, x: Tensor) -> Tensor | None:
+        """Z, (B, M, N), of this stage's map of the pyramid; None where M = 0."""
+        if self.to_clusters is None:
+            return None
+        return assign(cluster_logits(x.permute(0, 2, 3, 1), self.to_clusters))  # a view
 
 
 class ClusteringTeacher(nn.Module):
@@ -131,15 +164,13 @@ class ClusteringTeacher(nn.Module):
             assignment, (B, M, N), None where M = 0.
         """
         x = x.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W), a view
+        stages = cast(list[TeacherStage], [*self.stages])
         features = []
-        for stage in self.stages:
+        for stage in stages:
             x = stage.down(x)
             features.append(x)
-        assignments: list[Tensor | None] = [None] * len(features)
-        for i in reversed(range(len(features))):
-            stage = self.stages[i]
-            if stage.lateral is not None:
-                x = stage.up(features[i], x)
-            if stage.to_clusters is not None:
-                assignments[i] = assign(stage.logits(x))
-        return [feature.permute(0, 2, 3, 1) for feature in features], assignments
+        assignments = []
+        for stage, feature in zip(reversed(stages), reversed(features), strict=True):
+            x = stage.up(feature, x)
+            assignments.append(stage.assignment(x))
+        return [feature.permute(0, 2, 3, 1) for feature in features], assignments[::-1]

@@ -16,6 +16,7 @@ import importlib.util
 import sys
 import types
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 __all__ = ['EXT_NAME', 'SERVED', 'TorchvisionExt', 'install']
 
@@ -80,8 +81,9 @@ def install() -> bool:
     module = importlib.util.module_from_spec(spec)
     sys.modules[EXT_NAME] = module
     # The import system binds a submodule to its parent only if it does the import itself.
-    if 'mmcv' in sys.modules:
-        sys.modules['mmcv']._ext = module
+    parent, _, child = EXT_NAME.rpartition('.')
+    if parent in sys.modules:
+        setattr(sys.modules[parent], child, module)
     return True
 
 
@@ -120,7 +122,7 @@ def _compiled_spec(mmcv_path: list[str]) -> importlib.machinery.ModuleSpec | Non
 def _deferred(module: TorchvisionExt, name: str) -> Callable:
     """Import the kernel at its first call: torchvision takes long to load."""
 
-    def operator(*args, **kwargs):
+    def operator(*args: Any, **kwargs: Any) -> Any:
         kernels = importlib.import_module(f'{__name__}.{SERVED[name]}')
         served = getattr(kernels, name)
         setattr(module, name, served)
@@ -131,7 +133,7 @@ def _deferred(module: TorchvisionExt, name: str) -> Callable:
 
 
 def _unserved(name: str) -> Callable:
-    def operator(*args, **kwargs):
+    def operator(*args: Any, **kwargs: Any) -> NoReturn:
         version = importlib.import_module('mmcv').__version__
         raise NotImplementedError(
             f'mmcv operator {name!r} has no torchvision equivalent; to use it, replace mmcv-lite '

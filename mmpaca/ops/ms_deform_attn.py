@@ -31,7 +31,7 @@ def ms_deform_attn_forward(
     """
     dtype = working_dtype(value)
     operands = (t.to(dtype) for t in (value, sampling_locations, attention_weights))
-    return _attend(*operands, value_spatial_shapes).to(value.dtype)
+    return _attend(value_spatial_shapes, *operands).to(value.dtype)
 
 
 @without_autocast
@@ -54,14 +54,14 @@ def ms_deform_attn_backward(
         for t in (value, sampling_locations, attention_weights)
     ]
     with torch.enable_grad():
-        output = _attend(*operands, value_spatial_shapes)
+        output = _attend(value_spatial_shapes, *operands)
     grads = torch.autograd.grad(output, operands, grad_output.to(dtype))
     for total, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads, strict=True):
         total.add_(grad)
 
 
 def _attend(
-    value: Tensor, sampling_locations: Tensor, attention_weights: Tensor, shapes: Tensor
+    shapes: Tensor, value: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     # Imported late: mmcv.ops imports the module that this package stands in for.
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch

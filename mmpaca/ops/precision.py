@@ -2,9 +2,13 @@
 
 import functools
 from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+P = ParamSpec('P')
+R = TypeVar('R')
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
@@ -16,7 +20,9 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def without_autocast(kernel: Callable) -> Callable:
+def without_autocast(
+    kernel: Callable[Concatenate[Tensor, P], R],
+) -> Callable[Concatenate[Tensor, P], R]:
     """Run ``kernel`` with autocast off on the device of its first tensor.
 
     A compiled mmcv operator is a black box to autocast. Ours is made of operators that autocast
@@ -24,7 +30,7 @@ def without_autocast(kernel: Callable) -> Callable:
     """
 
     @functools.wraps(kernel)
-    def wrapper(first: Tensor, *args, **kwargs):
+    def wrapper(first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         with torch.autocast(first.device.type, enabled=False):
             return kernel(first, *args, **kwargs)
 

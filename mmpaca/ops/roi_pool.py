@@ -112,12 +112,13 @@ def _chunks(sizes: list[list[int]], cost: int) -> Iterator[list[int]]:
 
     Sorted by bin size, so that one large RoI does not pad all others.
     """
-    chunk, tall, wide = [], 0, 0
+    chunk: list[int] = []
+    tall = wide = 0
     for k in sorted(range(len(sizes)), key=lambda k: sizes[k][0] * sizes[k][1]):
         grown = max(tall, sizes[k][0]), max(wide, sizes[k][1])
         if chunk and (len(chunk) + 1) * grown[0] * grown[1] * cost > GATHER_LIMIT:
             yield chunk
-            chunk, grown = [], sizes[k]
+            chunk, grown = [], (sizes[k][0], sizes[k][1])
         chunk.append(k)
         tall, wide = grown
     if chunk:
