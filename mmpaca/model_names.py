@@ -22,8 +22,9 @@ def register_detectors() -> None:
             return
         root = config_dir().parent
         for model in lookup(str(root)):
-            # Without weights in the metafile they are the caller's, as for any path of a config.
-            yield {'Weights': None, **model, 'Config': str(root / model['Config'])}
+            if not model['Config'].startswith('configs/classification/'):
+                # Without weights in the metafile they are the caller's, as with a config's path.
+                yield {'Weights': None, **model, 'Config': str(root / model['Config'])}
 
     BaseInferencer._get_models_from_metafile = staticmethod(with_ours)
 
