@@ -26,8 +26,11 @@ def _register() -> None:
     from . import registry  # noqa: F401
     from .config_scope import register_config_scope
     from .lazy import when_imported
+    from .model_names import register_classifiers, register_detectors
 
     register_config_scope()
+    when_imported('mmengine.infer', register_detectors)
+    when_imported('mmpretrain.apis.model', register_classifiers)
     when_imported('mmengine.runner', lambda: importlib.import_module('mmpaca.checkpoint.loading'))
 
 

@@ -6,7 +6,9 @@ from .report import OK
 
 
 def collect_env() -> dict[str, str]:
-    """mmdet's ``collect_env`` with mmpaca's version, where mmcv's operators come from, and all
+    """Describe this installation for a bug report.
+
+    That is mmdet's ``collect_env`` with mmpaca's version, where mmcv's operators come from, and all
     that ``mmpaca doctor`` has to complain about.
 
     Returns:
