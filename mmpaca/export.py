@@ -85,6 +85,7 @@ def write_onnx(
         opset_version=opset,
         verbose=False,
     )
+    assert exported is not None  # by the dynamo exporter
     written = exported.model.opset_imports['']
     if opset not in (None, written):  # PyTorch goes on with another one
         raise ValueError(f'opset={opset} cannot be written for this model, {written} can')
