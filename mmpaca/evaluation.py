@@ -9,6 +9,7 @@ and would decode the masks of training, too.
 
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
 from mmdet.evaluation.metrics import CocoMetric, coco_metric
@@ -89,7 +90,7 @@ class FasterCocoMetric(CocoMetric):
         ValueError: with ``use_mp_eval``.
     """
 
-    def __init__(self, *args, use_mp_eval: bool = False, **kwargs) -> None:
+    def __init__(self, *args: Any, use_mp_eval: bool = False, **kwargs: Any) -> None:
         if use_mp_eval:
             raise ValueError("use_mp_eval=True is for type='CocoMetric'; FasterCocoMetric has none")
         import_faster_coco_eval()  # not at the end of the first epoch

@@ -63,7 +63,7 @@ def _diagnose_running() -> Iterator[Finding]:
         tempfile.TemporaryFile('w+') as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
-        for line in process.stdout:
+        for line in process.stdout or ():
             if not line.startswith('{'):  # printed by a library past Python's sys.stdout
                 continue
             finding = Finding.from_json(line)

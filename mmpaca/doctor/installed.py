@@ -81,7 +81,7 @@ def check_versions() -> Iterator[Finding]:
         found = next(iter(packages.values()), None)
         wrong = complaint(module, found)
         if wrong is None:
-            yield Finding(module, OK, found)
+            yield Finding(module, OK, str(found))
         elif module in REQUIREMENTS:
             yield Finding(module, WRONG, wrong)
         else:
