@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import mmpaca  # noqa: F401  (before mmdet's models)
 
@@ -21,9 +20,9 @@ from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from torch import nn
 
+from mmpaca.checkpoint.fitting import check_fit
 from mmpaca.config_scope import config_dir
 from mmpaca.datasets.images import decode, find_images
-from mmpaca.engine import StrictLoadHook
 
 
 def parse_args() -> argparse.Namespace:
@@ -115,8 +114,7 @@ class StrictInferencer(DetInferencer):
         return super()._init_model(cfg, weights, device)
 
     def _load_weights_to_model(self, model: nn.Module, checkpoint: dict, cfg: Config) -> None:
-        # It looks at nothing of a runner but its model.
-        StrictLoadHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
+        check_fit(model, checkpoint)
         super()._load_weights_to_model(model, checkpoint, cfg)
 
 

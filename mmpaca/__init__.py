@@ -9,32 +9,42 @@ It is quick, for it imports none of them: subpackages are imported when they are
 their names here or in a registry.
 """
 
-# The order matters: a readable error before anything fails, operators before mmcv.ops is used.
-# ruff: noqa: E402
 import importlib
 
-from .compat import check_versions
+from .compat import check_versions, is_doctor
 
 __version__ = '0.1.0'
-check_versions()
 
-from . import ops
 
-ops.install()
+def _register() -> None:
+    """Everything that an import of mmpaca does, in this order."""
+    check_versions()  # a readable error before anything fails
+    from . import ops
 
-from . import registry
-from .config_scope import register_config_scope
-from .lazy import when_imported
+    ops.install()  # before mmcv.ops is used
 
-register_config_scope()
-when_imported('mmengine.runner', lambda: importlib.import_module('mmpaca.checkpoint.loading'))
+    from . import registry  # noqa: F401
+    from .config_scope import register_config_scope
+    from .lazy import when_imported
+    from .model_names import register_classifiers, register_detectors
 
-_SUBPACKAGES = ('analysis', 'checkpoint', 'datasets', 'engine', 'explain', 'models')
+    register_config_scope()
+    when_imported('mmengine.infer', register_detectors)
+    when_imported('mmpretrain.apis.model', register_classifiers)
+    when_imported('mmengine.runner', lambda: importlib.import_module('mmpaca.checkpoint.loading'))
 
-__all__ = ['__version__', 'ops', 'registry', *_SUBPACKAGES]
+
+if not is_doctor():
+    _register()
+
+_SUBPACKAGES = ('analysis', 'checkpoint', 'datasets', 'doctor', 'engine', 'evaluation', 'explain', 'models')  # fmt: skip
+
+__all__ = ['__version__', 'collect_env', 'ops', 'registry', *_SUBPACKAGES]
 
 
 def __getattr__(name: str) -> object:
     if name in _SUBPACKAGES:
         return importlib.import_module(f'{__name__}.{name}')
+    if name == 'collect_env':
+        return importlib.import_module(f'{__name__}.doctor.environment').collect_env
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,10 +1,15 @@
 """Which versions of the stack are accepted, checked before anything of it is used."""
 
+from __future__ import annotations  # an old Python shall get as far as its sentence
+
 import importlib
+import sys
+from pathlib import Path
 from types import ModuleType
 
 from packaging.specifiers import SpecifierSet
 
+PYTHON = (3, 10)
 # name: (accepted versions, what to install). 2.6 is the first torch whose weights-only loading
 # takes renamed types and lists what it refuses.
 REQUIREMENTS = {
@@ -23,14 +28,49 @@ OPTIONAL = {
 }
 
 
+def is_doctor() -> bool:
+    """Whether this process is ``mmpaca doctor``, which has to run where nothing else does.
+
+    It then imports mmpaca in another process. Known by the command line, for Python imports a
+    package before any module of it, ``python -m mmpaca.doctor`` included.
+    """
+    called = getattr(sys, 'orig_argv', [])[1:]
+    if '-m' in called:
+        called = called[called.index('-m') + 1 :]
+    if called[:1] == ['mmpaca.doctor']:
+        return True
+    return called[1:2] == ['doctor'] and Path(called[0]).stem == 'mmpaca'
+
+
 def check_versions() -> None:
-    """Raise unless every package of :data:`REQUIREMENTS` is there in an accepted version.
+    """Raise unless Python and every package of :data:`REQUIREMENTS` have an accepted version.
 
     Raises:
         ImportError: as :func:`require`.
     """
+    if sys.version_info < PYTHON:
+        wanted, found = ('.'.join(map(str, version[:2])) for version in (PYTHON, sys.version_info))
+        raise ImportError(
+            f'mmpaca needs Python >={wanted} and this is {found}; run: python3.11 -m venv .venv'
+        )
     for name in REQUIREMENTS:
         require(name)
+
+
+def complaint(name: str, found: str | None) -> str | None:
+    """What is wrong with a version, in one sentence with the command that mends it.
+
+    Args:
+        name: of :data:`REQUIREMENTS` or :data:`OPTIONAL`.
+        found: the installed version, None for none.
+
+    Returns:
+        None where the version is accepted.
+    """
+    accepted, install = {**REQUIREMENTS, **OPTIONAL}[name]
+    if found is not None and SpecifierSet(accepted).contains(found, prereleases=True):
+        return None
+    return f'mmpaca needs {name} {accepted} and found {found or "none"}; run: pip install {install}'
 
 
 def require(name: str) -> ModuleType:
@@ -40,21 +80,19 @@ def require(name: str) -> ModuleType:
         ImportError: one sentence with what was found, what is accepted and the command that
             mends it.
     """
-    accepted, install = {**REQUIREMENTS, **OPTIONAL}[name]
-    remedy = f'run: pip install {install}'
     try:
         package = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:  # the package is there, something that it needs is not
             raise
-        raise ImportError(f'mmpaca needs {name} {accepted} and found none; {remedy}') from None
+        raise ImportError(complaint(name, None)) from None
     except AssertionError as error:  # how mmdet refuses a version of mmcv or mmengine
+        accepted, _ = {**REQUIREMENTS, **OPTIONAL}[name]
         raise ImportError(
             f'mmpaca needs {name} {accepted}, but the installed one refuses its '
             f'dependencies ({error}); run: pip install mmengine==0.10.7 mmcv-lite==2.1.0'
         ) from None
-    if not SpecifierSet(accepted).contains(package.__version__, prereleases=True):
-        raise ImportError(
-            f'mmpaca needs {name} {accepted} and found {package.__version__}; {remedy}'
-        )
+    wrong = complaint(name, package.__version__)
+    if wrong:
+        raise ImportError(wrong)
     return package

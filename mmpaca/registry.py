@@ -15,7 +15,8 @@ from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmpaca', locations=['mmpaca.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmpaca', locations=['mmpaca.engine'])
-METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmpaca', locations=['mmpaca.explain'])
+_METRICS = ['mmpaca.explain', 'mmpaca.evaluation']  # the latter imports mmdet's metrics
+METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmpaca', locations=_METRICS)
 
 _DATA = ['mmpaca.datasets.tolerant']  # imports mmdet's datasets, so only when asked for
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmpaca', locations=_DATA)
@@ -42,3 +43,4 @@ register_in_root(MMENGINE_MODELS, 'PaCaViT', 'mmpaca.models')
 register_in_root(MMENGINE_HOOKS, 'ClusterRecordHook', 'mmpaca.engine')
 register_in_root(MMENGINE_HOOKS, 'ClusterVisualizationHook', 'mmpaca.engine')
 register_in_root(MMENGINE_METRICS, 'ClusterAlignmentMetric', 'mmpaca.explain')
+register_in_root(MMENGINE_METRICS, 'FasterCocoMetric', 'mmpaca.evaluation')

@@ -11,6 +11,8 @@ import mmpaca  # noqa: F401  (before anything imports mmcv.ops)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))  # for `import official` and `import commands`
 
+import shortcuts  # noqa: E402, F401
+
 
 @pytest.fixture(scope='session')
 def root() -> Path:
@@ -24,6 +26,14 @@ def run(tmp_path):
     from commands import run_in
 
     return functools.partial(run_in, tmp_path)
+
+
+@pytest.fixture
+def tool(tmp_path):
+    """Run a script of ``tools/`` in that folder, without waiting for imports."""
+    from commands import run_tool_in
+
+    return functools.partial(run_tool_in, tmp_path)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import mmengine.config.config
 import numpy as np
 import pytest
 import torch
-from commands import run_in
+from commands import run_tool_in
 from mmengine.config import Config
 
 from mmpaca.checkpoint import load_from_local
@@ -48,25 +48,24 @@ def trained(root, options, tmp_path_factory):
     """A work_dir of tools/train.py, with epoch_1.pth and epoch_2.pth, and what was printed."""
     folder = tmp_path_factory.mktemp('trained')
     # --no-pin-memory is a flag of mmpretrain's tool only.
-    train = (sys.executable, root / 'tools/train.py', '--no-pin-memory', root / CONFIG)
-    printed = run_in(folder, *train, '--work-dir', 'full', '--cfg-options', *options)
+    train = ('train.py', '--no-pin-memory', root / CONFIG, '--work-dir', 'full')
+    printed = run_tool_in(folder, *train, '--cfg-options', *options)
     return folder / 'full', printed
 
 
-def test_train_test_resume(root, run, trained, options, tmp_path):
+def test_train_test_resume(root, tool, trained, options, tmp_path):
     full, printed = trained
     assert re.search(r'Epoch\(val\) \[2\]\[1/1\] +accuracy/top1: \d', printed)
     half = tmp_path / 'half'
     half.mkdir()
     (half / 'epoch_1.pth').symlink_to(full / 'epoch_1.pth')
     (half / 'last_checkpoint').write_text(str(half / 'epoch_1.pth'))
-    train = (sys.executable, root / 'tools/train.py', root / CONFIG, '--work-dir', half)
-    printed = run(*train, '--resume', '--cfg-options', *options)
+    resume = ('--work-dir', half, '--resume')
+    printed = tool('train.py', root / CONFIG, *resume, '--cfg-options', *options)
     assert 'resumed epoch: 1, iter: 2' in printed and (half / 'epoch_2.pth').is_file()
 
-    test = (sys.executable, root / 'tools/test.py', root / CONFIG, full / 'epoch_2.pth')
     out = ('--out', 'metrics.json', '--out-item', 'metrics')
-    run(*test, *out, '--cfg-options', *options)
+    tool('test.py', root / CONFIG, full / 'epoch_2.pth', *out, '--cfg-options', *options)
     logged = [json.loads(line) for line in next(full.glob('*/vis_data/scalars.json')).open()]
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert metrics['accuracy/top1'] == pytest.approx(logged[-1]['accuracy/top1'])
@@ -153,14 +152,14 @@ def test_the_variants_are_different_models(root, ablation, dataset):
     assert len(set(shapes)) == len(shapes)
 
 
-def test_ablation_goes_on_where_it_was_broken_off(root, run, options, tmp_path):
-    command = [sys.executable, root / 'tools/analysis/ablation.py', '--dataset', 'digits']
-    command += ['--epochs', '1', '--out', 'out', '--cfg-options']
+def test_ablation_goes_on_where_it_was_broken_off(tool, options, tmp_path):
+    command = ['analysis/ablation.py', '--dataset', 'digits', '--epochs', '1', '--out', 'out']
+    command += ['--cfg-options']
     kept = [o for o in options if 'max_epochs' not in o and 'val_' not in o]
-    printed = run(*command, *kept, '--runs', 'clusters-2')
+    printed = tool(*command, *kept, '--runs', 'clusters-2')
     assert re.search(r'clusters-2 .* 2, 2, 0, 0', printed) and 'linear' not in printed
     before = (tmp_path / 'out/clusters-2/result.json').read_bytes()
-    printed = run(*command, *kept, '--runs', 'clusters-2', 'linear')
+    printed = tool(*command, *kept, '--runs', 'clusters-2', 'linear')
     assert 'clusters-2: finished before, kept' in printed
     assert (tmp_path / 'out/clusters-2/result.json').read_bytes() == before
     results = json.loads((tmp_path / 'out/ablation.json').read_text())
@@ -170,5 +169,5 @@ def test_ablation_goes_on_where_it_was_broken_off(root, run, options, tmp_path):
         p = result['top1'] / 100
         assert result['std_error'] == pytest.approx(100 * (p * (1 - p) / 10) ** 0.5)
     assert cv2.imread(str(tmp_path / 'out/ablation.png')).std() > 5
-    printed = run(*command, *kept, '--runs', 'linear', '--seed', '1', ok=False)
+    printed = tool(*command, *kept, '--runs', 'linear', '--seed', '1', ok=False)
     assert 'out/linear holds a run with' in printed and 'choose another --out' in printed

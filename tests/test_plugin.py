@@ -1,5 +1,6 @@
 """``import mmpaca`` is enough, wherever the registry, the config or the tool comes from."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import mmdet
 import pytest
 from mmengine.config import Config
+
+from mmpaca.compat import check_versions
 
 FROM_REGISTRIES = """
 import mmpaca
@@ -103,9 +106,9 @@ def test_stock_mmdet_from_another_folder(root, run, python, tmp_path, shapes):
     assert "['bboxes', 'labels', 'masks', 'scores'] True" in python(STOCK_INFERENCER)
 
 
-VERSION = """
-import importlib.machinery, sys, types
-{setup}
+OLD_MMCV = """
+import mmcv
+mmcv.__version__ = '1.7.2'
 try:
     import mmpaca
 except ImportError as error:
@@ -113,41 +116,41 @@ except ImportError as error:
 """
 
 
+def test_a_wrong_version_stops_the_import(python):
+    printed = python(OLD_MMCV)
+    assert 'ERROR mmpaca needs mmcv >=2.0.0,<2.4.0 and found 1.7.2; run: pip install' in printed
+
+
 @pytest.mark.parametrize(
-    ('setup', 'sentence'),
+    ('package', 'version', 'sentence'),
     [
+        ('mmcv', '2.4.0', 'mmcv >=2.0.0,<2.4.0 and found 2.4.0; run: pip install mmcv-lite==2.1.0'),
         (
-            "import mmcv; mmcv.__version__ = '2.4.0'",
-            'mmpaca needs mmcv >=2.0.0,<2.4.0 and found 2.4.0; run: pip install mmcv-lite==2.1.0',
+            'mmengine',
+            '0.9.0',
+            'mmengine >=0.10.3,<1.0 and found 0.9.0; run: pip install mmengine==',
         ),
-        (
-            "import mmengine; mmengine.__version__ = '0.9.0'",
-            'mmpaca needs mmengine >=0.10.3,<1.0 and found 0.9.0; run: pip install mmengine==0.10.7',
-        ),
-        (
-            "import mmdet; mmdet.__version__ = '2.28.2'",
-            'mmpaca needs mmdet >=3.3.0,<4.0 and found 2.28.2; run: pip install mmdet==3.3.0',
-        ),
-        (
-            "import torch; torch.__version__ = '2.1.0+cu118'",
-            'mmpaca needs torch >=2.6 and found 2.1.0+cu118; run: pip install torch torchvision',
-        ),
-        (
-            'class Hide:\n'
-            '    def find_spec(self, name, path=None, target=None):\n'
-            "        if name == 'mmdet': raise ModuleNotFoundError(name, name=name)\n"
-            'sys.meta_path.insert(0, Hide())',
-            'mmpaca needs mmdet >=3.3.0,<4.0 and found none; run: pip install mmdet==3.3.0',
-        ),
-        (
-            "import mmcv; mmcv.__version__ = '2.2.0'",  # ours, but not mmdet 3.3.0's
-            'the installed one refuses its dependencies (MMCV==2.2.0',
-        ),
+        ('mmdet', '2.28.2', 'mmdet >=3.3.0,<4.0 and found 2.28.2; run: pip install mmdet==3.3.0'),
+        ('torch', '2.1.0+cu118', 'torch >=2.6 and found 2.1.0+cu118; run: pip install torch torch'),
     ],
 )
-def test_wrong_versions_get_one_sentence(python, setup, sentence):
-    printed = python(VERSION.format(setup=setup))
-    assert sentence in printed and 'Traceback' not in printed
+def test_wrong_versions_get_one_sentence(monkeypatch, package, version, sentence):
+    monkeypatch.setattr(f'{package}.__version__', version)
+    with pytest.raises(ImportError, match=f'^{re.escape("mmpaca needs " + sentence)}'):
+        check_versions()
+
+
+def test_no_mmdet_gets_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmdet', None)  # as if it was not there
+    with pytest.raises(ImportError, match='^mmpaca needs mmdet >=3.3.0,<4.0 and found none; run'):
+        check_versions()
+
+
+def test_a_version_that_mmdet_refuses_gets_one_sentence(monkeypatch):
+    monkeypatch.delitem(sys.modules, 'mmdet')  # imported again, and put back afterwards
+    monkeypatch.setattr('mmcv.__version__', '2.2.0')  # ours, but not mmdet 3.3.0's
+    with pytest.raises(ImportError, match=r'refuses its dependencies \(MMCV==2.2.0'):
+        check_versions()
 
 
 def test_importing_is_quick_because_it_imports_little(python):

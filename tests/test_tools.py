@@ -50,32 +50,30 @@ def weights(path) -> dict:
     return load_from_local(path)['state_dict']
 
 
-def test_train_test_resume(root, run, trained, options, tmp_path):
+def test_train_test_resume(root, tool, trained, options, tmp_path):
     """Checkpoints that mmengine wrote come back, on a torch that loads weights only."""
-    tools, config = root / 'tools', root / CONFIG
+    config = root / CONFIG
     full, printed = trained
     assert re.search(r'coco/bbox_mAP_50: +-?\d', printed) and re.search(
         r'coco/segm_mAP_50: +-?\d', printed
     )
 
-    printed = run(
-        sys.executable, tools / 'test.py', config, full / 'iter_4.pth', '--work-dir', 'test',
+    printed = tool(
+        'test.py', config, full / 'iter_4.pth', '--work-dir', 'test',
         '--out', 'results.pkl', '--show-dir', 'pictures', *options,
     )  # fmt: skip
     assert 'coco/segm_mAP' in printed and (tmp_path / 'results.pkl').is_file()
     assert len(list((tmp_path / 'test').rglob('*.png'))) == 8
 
-    printed = run(
-        sys.executable, tools / 'train.py', config, '--work-dir', 'half',
-        '--resume', full / 'iter_2.pth', *options,
-    )  # fmt: skip
+    resume = ('--work-dir', 'half', '--resume', full / 'iter_2.pth')
+    printed = tool('train.py', config, *resume, *options)
     assert 'resumed epoch: 0, iter: 2' in printed
     assert (tmp_path / 'half/iter_4.pth').is_file()
     # The losses of the first two iterations came back with the message hub.
     history = load_from_local(tmp_path / 'half/iter_4.pth')['message_hub']['log_scalars']
     assert len(history['train/loss'].data[0]) == 4
 
-    printed = run(sys.executable, tools / 'test.py', config, 'nowhere.pth', *options, ok=False)
+    printed = tool('test.py', config, 'nowhere.pth', *options, ok=False)
     assert 'checkpoint nowhere.pth does not exist' in printed
 
 
@@ -141,38 +139,6 @@ def test_two_nodes_on_loopback(root, options, tmp_path):
     ).exists()
 
 
-DDP = """
-import mmpaca, torch, torch.distributed as dist
-from mmengine.runner import set_random_seed
-dist.init_process_group('gloo')
-torch.manual_seed(0)
-arch = dict(embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1),
-            depths=(2, 1, 1, 1), teacher_depths=(1, 1, 1, 1))
-for kwargs in (dict(), dict(teacher_depths=None), dict(teacher_depths=None, with_cp=True)):
-    with_cp = kwargs.pop('with_cp', False)
-    model = mmpaca.models.PaCaViT(dict(arch, **kwargs), num_clusters=3, drop_path_rate=0., with_cp=with_cp)
-    ddp = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
-    optimizer = torch.optim.SGD(ddp.parameters(), lr=0.1)
-    for step in range(3):
-        torch.manual_seed(100 * step + dist.get_rank())
-        optimizer.zero_grad()
-        outs = ddp(torch.randn(2, 3, 64, 64))
-        sum((out * torch.randn(out.shape)).mean() for out in outs).backward()
-        optimizer.step()
-    flat = torch.cat([p.detach().flatten() for p in model.parameters()])
-    gathered = [torch.empty_like(flat) for _ in range(2)]
-    dist.all_gather(gathered, flat)
-    assert torch.equal(*gathered)
-print('equal weights')
-"""
-
-
-def test_ddp_needs_no_find_unused_parameters(run, tmp_path):
-    (tmp_path / 'ddp.py').write_text(DDP)
-    launch = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2')
-    assert run(*launch, 'ddp.py').count('equal weights') == 2
-
-
 @pytest.mark.parametrize(
     ('script', 'arguments'),
     [
@@ -230,7 +196,7 @@ def test_slurm_command(root, run, tmp_path, script, last):
     assert f'--work-dir={last}' in lines if script == 'slurm_train.sh' else last in lines
 
 
-def test_an_official_detector_file_is_a_checkpoint_of_test(root, run, trained, options, tmp_path):
+def test_an_official_detector_file_is_a_checkpoint_of_test(root, tool, trained, options, tmp_path):
     """No conversion: names of the authors' release behind ``backbone.``, neck and heads as mmdet's."""
     full, _ = trained
     ours = weights(full / 'iter_4.pth')
@@ -244,23 +210,19 @@ def test_an_official_detector_file_is_a_checkpoint_of_test(root, run, trained, o
     torch.save(dict(state_dict=official), tmp_path / 'official.pth')
     results = []
     for checkpoint in (full / 'iter_4.pth', 'official.pth'):
-        printed = run(sys.executable, root / 'tools/test.py', root / CONFIG, checkpoint, *options)
+        printed = tool('test.py', root / CONFIG, checkpoint, *options)
         results.append(re.findall(r'coco/\w+: +-?[\d.]+', printed)[-12:])
     assert results[0] == results[1] and len(results[0]) == 12
 
     del official['backbone.stage1.0.attn.q.weight']
     torch.save(dict(state_dict=official), tmp_path / 'part.pth')
-    printed = run(
-        sys.executable, root / 'tools/test.py', root / CONFIG, 'part.pth', *options, ok=False
-    )
+    printed = tool('test.py', root / CONFIG, 'part.pth', *options, ok=False)
     assert 'missing: stages.0.blocks.0.attn.q.weight' in printed
     torch.save(
         {k[9:]: v for k, v in official.items() if k.startswith('backbone.')},
         tmp_path / 'imagenet.pth',
     )
-    printed = run(
-        sys.executable, root / 'tools/test.py', root / CONFIG, 'imagenet.pth', *options, ok=False
-    )
+    printed = tool('test.py', root / CONFIG, 'imagenet.pth', *options, ok=False)
     assert 'missing: neck.lateral_convs.0' in printed
 
 

@@ -99,7 +99,8 @@ def count_cost(
         >>> import torch
         >>> from mmpaca.analysis import count_cost
         >>> model = torch.nn.Conv2d(3, 8, kernel_size=3, padding=1)
-        >>> cost = count_cost(model, lambda: model(torch.rand(1, 3, 10, 10)))
+        >>> x = torch.rand(1, 3, 10, 10)
+        >>> cost = count_cost(model, lambda: model(x))
         >>> cost.macs, cost.params  # 3 x 3 x 3 products for each of 8 x 10 x 10 outputs
         (21600, 224)
         >>> cost.saved_bytes  # the output, in float32

@@ -4,6 +4,7 @@ A process of its own gives every model its own allocator and its own peak of mem
 turns spreads what else the machine does over all of them.
 """
 
+import argparse
 import ctypes
 import multiprocessing
 import re
@@ -106,6 +107,24 @@ def gemm_flops(task: Task, device: str) -> float:
         (a @ a).sum().item()
         rates.append(2 * size**3 / (time.perf_counter() - start))
     return max(rates)
+
+
+def add_arguments(parser: argparse.ArgumentParser, repeats: int, warmup: int, out: str) -> None:
+    """Give a tool that measures its common options.
+
+    Args:
+        parser: of the tool's command line.
+        repeats: default of ``--repeats``.
+        warmup: default of ``--warmup``.
+        out: default of ``--out``.
+    """
+    device, threads = 'cuda' if torch.cuda.is_available() else 'cpu', torch.get_num_threads()
+    parser.add_argument('--repeats', type=int, default=repeats, help='of which the median counts')
+    parser.add_argument('--warmup', type=int, default=warmup, help='repeats before, not counted')
+    parser.add_argument('--device', default=device, help='here: %(default)s')
+    parser.add_argument('--threads', type=int, default=threads, help='of the CPU, per model')
+    parser.add_argument('--out', type=Path, default=Path(out), help='file for the numbers')
+    parser.add_argument('--plot', type=Path, help='folder for charts')
 
 
 class _Backbone:

@@ -26,6 +26,13 @@ def convert_official(state_dict: Mapping[str, Tensor], task: str = 'backbone') -
     Raises:
         ValueError: the task is unknown, nothing is recognised, a tensor of the backbone is not
             known, or a classifier is asked of a file without a head.
+
+    Example:
+        >>> import torch
+        >>> from mmpaca.checkpoint import convert_official
+        >>> official = {'stage1.0.attn.q.weight': torch.ones(96, 96), 'head.bias': torch.ones(10)}
+        >>> list(convert_official(official, 'classifier'))
+        ['backbone.stages.0.blocks.0.attn.q.weight', 'head.fc.bias']
     """
     if task not in TASKS:
         raise ValueError(f'task={task!r} is unknown, choose one of {TASKS}')

@@ -4,7 +4,6 @@ from contextlib import ExitStack
 
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.runner import Runner
 from torch import nn
@@ -13,22 +12,7 @@ from mmpaca.explain.metric import ClusterAlignmentMetric
 from mmpaca.explain.recorder import record
 from mmpaca.registry import HOOKS
 
-
-def bare_model(model: nn.Module) -> nn.Module:
-    """The model without DistributedDataParallel.
-
-    Raises:
-        ValueError: it augments at test time: the clusters are then those of many versions of an
-            image.
-    """
-    while is_model_wrapper(model):
-        model = model.get_submodule('module')
-    if isinstance(model, BaseTTAModel):
-        raise ValueError(
-            'clusters cannot be compared or drawn under test-time augmentation; run without --tta '
-            'or without ClusterAlignmentMetric and ClusterVisualizationHook'
-        )
-    return model
+from .wrappers import bare_model
 
 
 @ROOT_HOOKS.register_module(force=True)  # in place of what mmpaca.registry put there

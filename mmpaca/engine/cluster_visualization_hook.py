@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from mmpaca.explain.recorder import record
 from mmpaca.registry import HOOKS
 
-from .cluster_record_hook import bare_model
+from .wrappers import bare_model
 
 
 @ROOT_HOOKS.register_module(force=True)  # in place of what mmpaca.registry put there

@@ -1,13 +1,9 @@
 """Weights that do not fit are an error, not a line in the log."""
 
-import re
-
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmpaca.checkpoint import weights_of
-from mmpaca.models import PaCaViT
-from mmpaca.models.pretrained import describe_misfit
+from mmpaca.checkpoint.fitting import check_fit
 from mmpaca.registry import HOOKS
 
 from .wrappers import unwrapped
@@ -33,32 +29,7 @@ class StrictLoadHook(Hook):
         """Compare names and shapes, before anything is copied into the model, on every rank.
 
         Raises:
-            RuntimeError: lists what is missing, unexpected and wrong-shaped.
+            RuntimeError: as :func:`mmpaca.checkpoint.fitting.check_fit`.
         """
-        if not self.strict:
-            return
-        model = unwrapped(runner.model)  # as mmengine's loader
-        own = [
-            name + '.' if name else ''
-            for name, m in model.named_modules()
-            if isinstance(m, PaCaViT)
-        ]
-        expected = model.state_dict()
-        # As Runner.load_checkpoint does, without the prefix of DistributedDataParallel.
-        given = {re.sub(r'^module\.', '', k): v for k, v in weights_of(checkpoint).items()}
-        expected, given = (
-            {
-                k: v
-                for k, v in weights.items()
-                if not k.startswith(tuple(own)) and not k.endswith('num_batches_tracked')
-            }
-            for weights in (expected, given)
-        )
-        misfit = describe_misfit(expected, given)
-        if misfit:
-            raise RuntimeError(
-                f'The checkpoint does not fit {type(model).__name__} (beside its backbone): '
-                f'{misfit} For the weights of a backbone alone use model.backbone.init_cfg; to '
-                'load what fits and leave the rest random, set strict=False of StrictLoadHook '
-                'in custom_hooks.'
-            )
+        if self.strict:
+            check_fit(unwrapped(runner.model), checkpoint)  # as mmengine's loader

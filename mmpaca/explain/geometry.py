@@ -21,6 +21,13 @@ class Geometry:
         resized_shape: after the resizing.
         input_shape: what of it is in the network's input, without padding.
         offset: (rows, columns) that the crop cut off at the top and left.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpaca.explain.geometry import Geometry
+        >>> meta = dict(ori_shape=(4, 8), img_shape=(8, 16), scale_factor=(2.0, 2.0))
+        >>> Geometry.from_meta(meta).to_image(np.array([[1, 2], [3, 4]]), stride=8)[0]
+        array([1, 1, 1, 1, 2, 2, 2, 2])
     """
 
     image_shape: tuple[int, int]

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import BaseDataElement
 
-from mmpaca.engine import StrictLoadHook
+from mmpaca.checkpoint.fitting import check_fit
 
 
 class Predictor:
@@ -44,9 +44,9 @@ class Predictor:
         open_model = _open_detector if scope == 'mmdet' else _open_classifier
         self.model, self._predict, self._visualizer = open_model(config, checkpoint, device)
         if checkpoint is not None:
+            # Read again: mmdet's and mmpretrain's functions say not what fitted.
             weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-            # It looks at nothing of a runner but its model.
-            StrictLoadHook().after_load_checkpoint(self, weights)
+            check_fit(self.model, weights)
         meta = getattr(self.model, 'dataset_meta', None) or getattr(self.model, '_dataset_meta', {})
         self.classes = meta.get('classes')
 

@@ -1,7 +1,8 @@
 """PaCa-ViT itself. Needs torch and mmengine's and mmcv's basic layers, no detection code."""
 
+from .archs import ARCHS
 from .attention import PatchToClusterAttention
-from .paca_vit import ARCHS, PaCaBlock, PaCaStage, PaCaViT
+from .paca_vit import PaCaBlock, PaCaStage, PaCaViT
 from .teacher import ClusteringTeacher
 
 __all__ = [

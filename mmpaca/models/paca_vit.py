@@ -1,10 +1,10 @@
 """PaCa-ViT: block, stage and backbone (Grainger et al., CVPR 2023, arXiv:2203.11987).
 
-Maps are (B, H, W, C) between the modules. A published model is one row of :data:`ARCHS` and a
-config of a few lines.
+Maps are (B, H, W, C) between the modules. A published model is one row of the table in
+:mod:`mmpaca.models.archs` and a config of a few lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -17,30 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from mmpaca.registry import MODELS
 
+from .archs import check_arch
 from .attention import PatchToClusterAttention
 from .clustering import CLUSTERINGS
 from .layers import NORM_EPS, ConvMLP, Stem, Transition, init_module, parameter
 from .pretrained import fit_state_dict
 from .teacher import ClusteringTeacher
-
-_TINY = dict(
-    embed_dims=(96, 192, 320, 384),
-    num_heads=(2, 4, 8, 16),
-    mlp_ratios=(4, 4, 4, 4),
-    depths=(2, 2, 4, 2),
-)
-_SMALL = dict(_TINY, depths=(3, 3, 10, 3))
-_BASE = dict(_TINY, embed_dims=(96, 192, 384, 512), depths=(3, 3, 18, 3))
-
-ARCHS = dict(
-    tiny=_TINY,
-    small=_SMALL,
-    base=_BASE,
-    tiny_teacher=dict(_TINY, depths=(2, 2, 2, 2), teacher_depths=(2, 2, 2, 2)),
-    small_teacher=dict(_SMALL, depths=(3, 3, 7, 3), teacher_depths=(2, 2, 2, 2)),
-    base_teacher=dict(_BASE, depths=(3, 3, 16, 3), teacher_depths=(2, 2, 4, 2)),
-)
-_ARCH_KEYS = tuple(_TINY)
 
 
 class PaCaBlock(nn.Module):
@@ -164,7 +146,7 @@ class PaCaViT(BaseModule):
     """PaCa-ViT backbone: attention from patches to a small set of learned clusters.
 
     Args:
-        arch: a name of :data:`ARCHS`, or a dict of ``embed_dims``, ``num_heads``,
+        arch: a name of :data:`mmpaca.models.ARCHS`, or a dict of ``embed_dims``, ``num_heads``,
             ``mlp_ratios`` and ``depths`` (one value per stage) and, for the external clustering
             teacher, ``teacher_depths``.
         clustering: how a block computes its assignment, ``'conv' | 'mlp' | 'linear'``. With a
@@ -229,7 +211,7 @@ class PaCaViT(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        arch = _check_arch(arch)
+        arch = check_arch(arch)
         self.embed_dims = tuple(arch['embed_dims'])
         self.depths = tuple(arch['depths'])
         stages = len(self.depths)
@@ -255,26 +237,23 @@ class PaCaViT(BaseModule):
         drop_path_rates = (drop_path_rate * k / last for k in range(last + 1))
         self.stages = nn.ModuleList()
         for i in range(stages):
-            # The first block always computes an assignment; interval 0 means no other does.
-            step = intervals[i] or self.depths[i]
-            blocks = [
-                dict(
-                    mlp_ratio=arch['mlp_ratios'][i],
-                    attention=dict(
-                        num_heads=arch['num_heads'][i],
-                        num_clusters=self.num_clusters[i],
-                        clustering=clustering if self.teacher is None and j % step == 0 else None,
-                        cluster_pos_embed=cluster_pos_embed,
-                        attn_drop_rate=attn_drop_rate,
-                    ),
-                    drop_rate=drop_rate,
-                    drop_path_rate=next(drop_path_rates),
-                    layer_scale_init_value=layer_scale_init_value,
-                    post_norm=post_norm,
-                    sub_norm=sub_norm,
-                )
-                for j in range(self.depths[i])
-            ]
+            blocks = _block_arguments(
+                self.depths[i],
+                intervals[i],
+                clustering if self.teacher is None else None,
+                drop_path_rates,
+                attention=dict(
+                    num_heads=arch['num_heads'][i],
+                    num_clusters=self.num_clusters[i],
+                    cluster_pos_embed=cluster_pos_embed,
+                    attn_drop_rate=attn_drop_rate,
+                ),
+                mlp_ratio=arch['mlp_ratios'][i],
+                drop_rate=drop_rate,
+                layer_scale_init_value=layer_scale_init_value,
+                post_norm=post_norm,
+                sub_norm=sub_norm,
+            )
             self.stages.append(
                 PaCaStage(
                     self.embed_dims[i - 1] if i else None,
@@ -361,29 +340,25 @@ class PaCaViT(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _check_arch(arch: str | dict) -> dict:
-    """The arch as a dict with one value per stage everywhere."""
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(
-                f'arch={arch!r} is unknown, choose one of {tuple(ARCHS)} or give a dict'
-            )
-        return ARCHS[arch]
-    missing = [key for key in _ARCH_KEYS if key not in arch]
-    unknown = [key for key in arch if key not in (*_ARCH_KEYS, 'teacher_depths')]
-    if missing or unknown:
-        raise ValueError(
-            f'arch={dict(arch)} must have the keys {_ARCH_KEYS} and may have teacher_depths; '
-            f'missing {missing}, unknown {unknown}'
+def _block_arguments(
+    depth: int,
+    interval: int,
+    clustering: str | None,
+    drop_path_rates: Iterator[float],
+    attention: dict,
+    **common: Any,
+) -> list[dict]:
+    """Arguments of each block of a stage; ``attention`` and ``common`` are the same for all."""
+    # The first block always computes an assignment; interval 0 means that no other does.
+    step = interval or depth
+    return [
+        dict(
+            attention=dict(attention, clustering=None if j % step else clustering),
+            drop_path_rate=next(drop_path_rates),
+            **common,
         )
-    lengths = {
-        key: len(value) if isinstance(value, Sequence) else 'not a sequence'
-        for key, value in arch.items()
-        if value is not None
-    }
-    if len(set(lengths.values())) != 1 or 'not a sequence' in lengths.values():
-        raise ValueError(f'arch={dict(arch)} must have one value per stage, got {lengths}')
-    return arch
+        for j in range(depth)
+    ]
 
 
 def _per_stage(name: str, value: int | Sequence[int], stages: int) -> tuple[int, ...]:

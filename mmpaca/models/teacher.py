@@ -131,6 +131,14 @@ class ClusteringTeacher(nn.Module):
         embed_dims: channels per stage.
         depths: blocks per stage on the way down.
         num_clusters: M per stage; 0 where a stage needs no assignment.
+
+    Example:
+        >>> import torch
+        >>> from mmpaca.models import ClusteringTeacher
+        >>> teacher = ClusteringTeacher((16, 32), depths=(1, 1), num_clusters=(0, 10)).eval()
+        >>> maps, assignments = teacher(torch.rand(1, 8, 12, 16))
+        >>> [tuple(t.shape) for t in maps], assignments[0], tuple(assignments[1].shape)
+        ([(1, 8, 12, 16), (1, 4, 6, 32)], None, (1, 10, 24))
     """
 
     def __init__(

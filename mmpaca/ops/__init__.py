@@ -18,7 +18,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-__all__ = ['EXT_NAME', 'SERVED', 'TorchvisionExt', 'install']
+__all__ = ['EXT_NAME', 'SERVED', 'TorchvisionExt', 'compiled_ext', 'install']
 
 EXT_NAME = 'mmcv._ext'
 
@@ -74,8 +74,7 @@ def install() -> bool:
     present = sys.modules.get(EXT_NAME)
     if present is not None:
         return isinstance(present, TorchvisionExt)
-    mmcv_path = _mmcv_path()
-    if mmcv_path is None or _compiled_spec(mmcv_path) is not None:
+    if _mmcv_path() is None or compiled_ext() is not None:
         return False
     spec = importlib.machinery.ModuleSpec(EXT_NAME, _Loader(), origin=__name__)
     module = importlib.util.module_from_spec(spec)
@@ -105,12 +104,15 @@ def _mmcv_path() -> list[str] | None:
     return None if spec is None else list(spec.submodule_search_locations or [])
 
 
-def _compiled_spec(mmcv_path: list[str]) -> importlib.machinery.ModuleSpec | None:
-    """The spec of an ``_ext`` that the import system would load for real.
+def compiled_ext() -> importlib.machinery.ModuleSpec | None:
+    """The spec of an ``mmcv._ext`` that the import system would load for real, else None.
 
     Asks the finders themselves: `importlib.util.find_spec` would import mmcv, and would answer
     from ``sys.modules``, that is with our own module.
     """
+    mmcv_path = _mmcv_path()
+    if mmcv_path is None:
+        return None
     for finder in sys.meta_path:
         spec = finder.find_spec(EXT_NAME, mmcv_path)
         # A folder named _ext without code is a namespace package (no loader), not an extension.

@@ -1,7 +1,6 @@
 import json
 import math
 import runpy
-import sys
 
 import pytest
 import torch
@@ -91,11 +90,10 @@ def test_what_to_compare_is_named_in_three_ways(root):
             describe(wrong)
 
 
-def test_benchmark(root, run, tmp_path):
+def test_benchmark(tool, tmp_path):
     mine = "mine={'type': 'PaCaViT', 'arch': 'tiny', 'num_clusters': 0}"
-    printed = run(
-        sys.executable,
-        root / 'tools/analysis/benchmark.py',
+    printed = tool(
+        'analysis/benchmark.py',
         *('paca-t', mine, '--shapes', '2x64x96', '--dtypes', 'float32', '--repeats', '2'),
         *('--warmup', '0', '--out', 'bench.json', '--plot', 'charts', '--device', 'cpu'),
     )
@@ -121,9 +119,9 @@ def test_benchmark(root, run, tmp_path):
     assert {'accuracy_train_2x64x96_float32.png', 'scaling_forward_float32.png'} <= names
 
 
-def test_bad_shapes_are_named(root, run):
-    tool = root / 'tools/analysis/benchmark.py'
-    assert '64x64' in run(sys.executable, tool, '--shapes', '64x64', ok=False).splitlines()[-1]
+def test_bad_shapes_are_named(tool):
+    printed = tool('analysis/benchmark.py', '--shapes', '64x64', ok=False)
+    assert '64x64' in printed.splitlines()[-1]
 
 
 def test_cost_is_linear_in_the_pixels():
@@ -136,10 +134,9 @@ def test_cost_is_linear_in_the_pixels():
     assert (second - first) * 5 == (third - second) * 3
 
 
-def test_scaling(root, run, tmp_path):
-    printed = run(
-        sys.executable,
-        root / 'tools/analysis/scaling.py',
+def test_scaling(root, tool, tmp_path):
+    printed = tool(
+        'analysis/scaling.py',
         *('--models', 'plain-vit', '--sides', '64', '128', '--repeats', '1'),
         *('--warmup', '0', '--device', 'cpu'),
     )

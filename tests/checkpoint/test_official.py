@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -91,18 +89,18 @@ def test_classifier_reaches_mmpretrain():
     torch.testing.assert_close(model(x), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_converter_script(root, run, tmp_path, classifier):
-    script = root / 'tools/converters/convert_official.py'
+def test_converter_script(tool, tmp_path, classifier):
+    script = 'converters/convert_official.py'
     torch.save(dict(state_dict=classifier), tmp_path / 'official.pth')
-    printed = run(sys.executable, script, 'official.pth', 'backbone.pth')
+    printed = tool(script, 'official.pth', 'backbone.pth')
     assert '237 of 239 tensors matched, 2 left out for backbone' in printed
     model = PaCaViT(
         'tiny', init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'backbone.pth'))
     )
     model.init_weights()
     assert torch.equal(model.stem.norm.weight, classifier['patch_embed.norm.weight'])
-    printed = run(sys.executable, script, 'official.pth', 'cls.pth', '--task', 'classifier')
+    printed = tool(script, 'official.pth', 'cls.pth', '--task', 'classifier')
     assert '239 of 239 tensors matched' in printed
     assert 'head.fc.weight' in torch.load(tmp_path / 'cls.pth')['state_dict']
-    printed = run(sys.executable, script, 'nowhere.pth', 'x.pth', ok=False)
+    printed = tool(script, 'nowhere.pth', 'x.pth', ok=False)
     assert 'checkpoint nowhere.pth does not exist' in printed

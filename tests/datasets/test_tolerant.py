@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import cv2
 import numpy as np
@@ -201,13 +200,12 @@ def test_training_goes_on_and_sums_up(broken, root, tmp_path):
         assert len(re.findall(rf'bad sample \S+{name}', log)) == 1
 
 
-def test_check_coco(broken, root, run, tmp_path):
+def test_check_coco(broken, tool, tmp_path):
     folder, says, counts = broken
-    command = (sys.executable, root / 'tools/analysis/check_coco.py')
     data = (folder / 'annotations/train.json', folder / 'train')
-    printed = run(*command, *data, '--fix', 'clean.json', ok=False)
+    printed = tool('analysis/check_coco.py', *data, '--fix', 'clean.json', ok=False)
     for name, text in says.items():
         assert re.search(rf'^{name}: image: cannot be loaded: .*{re.escape(text)}', printed, re.M)
     assert re.search(r'unknown category +│ 1 ', printed)
-    printed = run(*command, tmp_path / 'clean.json', folder / 'train')
+    printed = tool('analysis/check_coco.py', tmp_path / 'clean.json', folder / 'train')
     assert printed.strip().splitlines()[-1].startswith('0 broken, ')

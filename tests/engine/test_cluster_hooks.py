@@ -7,41 +7,12 @@ import numpy as np
 import pytest
 import torch
 from mmdet.models import DetTTAModel
-from mmengine.config import Config
 from mmengine.registry import HOOKS, METRICS, DefaultScope
-from mmengine.runner import Runner
+from toy import TINY
 
 from mmpaca.engine import ClusterRecordHook, ClusterVisualizationHook
-from mmpaca.engine.cluster_record_hook import bare_model
+from mmpaca.engine.wrappers import bare_model
 from mmpaca.explain import ClusterAlignmentMetric
-
-TINY = dict(
-    embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1), depths=(1, 1, 1, 1)
-)
-
-
-@pytest.fixture
-def runner(tmp_path, root, shapes):
-    """Called with options: the Runner that mmdet's tools would build, on 8 images of 64 pixels."""
-    serial = iter(range(100))
-
-    def build(config: str = 'mask-rcnn_paca-demo_shapes_clusters.py', **options) -> Runner:
-        cfg = Config.fromfile(root / 'configs/demo' / config)
-        cfg.merge_from_dict(options)
-        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            loader.dataset.data_root = str(shapes)
-            loader.update(num_workers=0, persistent_workers=False)
-        for evaluator in (cfg.val_evaluator, *cfg.test_evaluator):
-            evaluator.ann_file = str(shapes / 'annotations/val.json')
-        cfg.val_evaluator.metric = 'bbox'
-        cfg.work_dir = str(tmp_path)
-        cfg.experiment_name = f'{tmp_path.name}_{next(serial)}'
-        cfg.visualizer.name = cfg.experiment_name  # visualizers of one name are one
-        cfg.model.backbone.arch = TINY
-        cfg.model.neck.in_channels = [8] * 4
-        return Runner.from_cfg(cfg)
-
-    return build
 
 
 def hooked(model: torch.nn.Module) -> list:

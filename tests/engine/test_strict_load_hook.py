@@ -5,36 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.models import DetTTAModel
-from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmpaca.engine import StrictLoadHook
-
-TINY = dict(
-    embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1), depths=(1, 1, 1, 1)
-)
-
-
-@pytest.fixture
-def runner(tmp_path, root, shapes):
-    """Called with a checkpoint: the Runner that tools/test.py would build."""
-    serial = iter(range(100))
-
-    def build(**options) -> Runner:
-        cfg = Config.fromfile(root / 'configs/demo/mask-rcnn_paca-demo_shapes.py')
-        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            loader.dataset.data_root = str(shapes)
-            loader.update(num_workers=0, persistent_workers=False)
-        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
-            evaluator.ann_file = str(shapes / 'annotations/val.json')
-        cfg.work_dir = str(tmp_path)
-        cfg.experiment_name = f'{tmp_path.name}_{next(serial)}'
-        cfg.model.backbone.arch = TINY
-        cfg.model.neck.in_channels = [8] * 4
-        cfg.merge_from_dict(options)
-        return Runner.from_cfg(cfg)
-
-    return build
 
 
 def test_what_fits_passes_and_the_rest_stops(runner, tmp_path):

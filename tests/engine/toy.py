@@ -37,6 +37,10 @@ import mmpaca  # noqa: F401
 from mmpaca.checkpoint import load_from_local
 
 SIZE, BATCH = 12, 2
+# The smallest PaCaViT, for runs of real detectors.
+TINY = dict(
+    embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1), depths=(1, 1, 1, 1)
+)
 
 
 @DATASETS.register_module('ToyData')

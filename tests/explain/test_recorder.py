@@ -89,6 +89,8 @@ def test_assignment_is_of_the_block_that_computed_it(variant):
         model(torch.rand(1, 3, 64, 64))
     third = [recording.blocks[2, j] for j in range(3)]
     assert [block.attention is None for block in third] == [True, True, False]
+    with pytest.raises(ValueError, match='attention of stage 2, block 0 was not recorded'):
+        third[0].received()
     same = [torch.equal(third[0].assignment, block.assignment) for block in third[1:]]
     expected = dict(blockwise=[False, False], every_second=[True, False])
     assert same == expected.get(variant, [True, True])

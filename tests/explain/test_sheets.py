@@ -1,7 +1,6 @@
 """What the pictures show, and the command that writes them, for detectors and classifiers."""
 
 import re
-import sys
 
 import cv2
 import numpy as np
@@ -56,16 +55,16 @@ def test_looked_at_is_the_mean_over_the_region(scene):
         scene.only_stages([1, 2])
 
 
-def test_command(root, run, shapes, demo_weights, tmp_path):
+def test_command(root, tool, shapes, demo_weights, tmp_path):
     """Files, folders and globs; sizes that are no multiple of 32; a page and pictures of each."""
     (tmp_path / 'folder').mkdir()
     for i, size in enumerate([(70, 50), (45, 90)]):
         cv2.imwrite(str(tmp_path / f'folder/{i}.png'), np.full((*size, 3), 90, np.uint8))
     (tmp_path / 'folder/notes.txt').write_text('no image')
-    command = (sys.executable, root / 'tools/visualization/clusters.py')
     options = ('--config', root / DEMO, '--checkpoint', demo_weights, '--out-dir', 'out')
     files = (shapes / 'val/000001.png', 'folder', 'fold*/1.png')
-    printed = run(*command, *files, *options, '--stages', '2', '--all-blocks', '--device', 'cpu')
+    options += ('--stages', '2', '--all-blocks', '--device', 'cpu')
+    printed = tool('visualization/clusters.py', *files, *options)
     assert 'stage 3 is left out' in printed and '4/4' in printed
     written = {str(p.relative_to(tmp_path / 'out')) for p in (tmp_path / 'out').rglob('*.*')}
     names = ('detections', 'stage2_block1', 'stage2_block2', 'looked_at_1')

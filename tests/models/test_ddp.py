@@ -4,6 +4,7 @@ import functools
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -15,10 +16,6 @@ from mmpaca.models import PaCaViT
 
 sys.path.insert(0, str(Path(__file__).parent.parent / 'engine'))
 import toy
-
-ARCH = dict(
-    embed_dims=(8, 8, 8, 8), num_heads=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1), depths=(1, 1, 1, 1)
-)
 
 
 def in_two_processes(tmp_path: Path, body) -> None:
@@ -37,7 +34,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 def test_the_backbone_as_with_the_joined_batch(tmp_path):
     def body(rank: int) -> None:
         torch.manual_seed(0)
-        model = PaCaViT(ARCH, num_clusters=5, drop_path_rate=0.0).double()
+        model = PaCaViT(toy.TINY, num_clusters=5, drop_path_rate=0.0).double()
         images = torch.randn(4, 3, 64, 48, dtype=torch.float64)
 
         def loss(outs) -> torch.Tensor:
@@ -54,12 +51,39 @@ def test_the_backbone_as_with_the_joined_batch(tmp_path):
     in_two_processes(tmp_path, body)
 
 
+@pytest.mark.parametrize(
+    ('teacher_depths', 'with_cp'), [(None, False), (None, True), ((1, 1, 1, 1), False)]
+)
+def test_no_parameter_is_left_unused(tmp_path, teacher_depths, with_cp):
+    """DistributedDataParallel without find_unused_parameters; three steps, then equal weights."""
+
+    def body(rank: int) -> None:
+        torch.manual_seed(0)
+        arch = dict(toy.TINY, depths=(2, 1, 1, 1), teacher_depths=teacher_depths)
+        model = PaCaViT(arch, num_clusters=3, drop_path_rate=0.0, with_cp=with_cp)
+        ddp = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        optimizer = torch.optim.SGD(ddp.parameters(), lr=0.1)
+        before = model.stem.norm.weight.detach().clone()
+        for step in range(3):
+            torch.manual_seed(100 * step + rank)
+            optimizer.zero_grad()
+            outs = ddp(torch.randn(2, 3, 64, 64))
+            sum((out * torch.randn(out.shape)).mean() for out in outs).backward()
+            optimizer.step()
+        flat = torch.cat([p.detach().flatten() for p in model.parameters()])
+        gathered = [torch.empty_like(flat) for _ in range(2)]
+        dist.all_gather(gathered, flat)
+        assert torch.equal(*gathered) and not torch.equal(before, model.stem.norm.weight)
+
+    in_two_processes(tmp_path, body)
+
+
 def test_a_detector_where_one_process_has_no_instances(tmp_path, root):
     """The mean of the gradients that each process computes alone, and no process waits forever."""
 
     def body(rank: int) -> None:
         cfg = Config.fromfile(root / 'configs/demo/mask-rcnn_paca-demo_shapes.py').model
-        cfg.backbone.arch, cfg.neck.in_channels = ARCH, [8] * 4
+        cfg.backbone.arch, cfg.neck.in_channels = toy.TINY, [8] * 4
         torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope('mmdet'):
             model = MMDET_MODELS.build(cfg).train()

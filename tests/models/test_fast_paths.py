@@ -56,6 +56,12 @@ def test_bands_change_nothing(monkeypatch, size, band_bytes):
     assert len(calls) == -(-size[0] // images) * -(-size[1] // rows)
 
 
+def test_bands_of_a_batch_without_images(monkeypatch):
+    monkeypatch.setattr(layers, 'BAND_BYTES', 1)
+    with torch.no_grad():
+        assert ConvMLP(8, 32)(torch.rand(0, 11, 7, 8)).shape == (0, 11, 7, 8)
+
+
 def test_recomputing_gives_the_gradients_of_saving(monkeypatch):
     x = torch.rand(2, 3, 40, 56)
     model = small(drop_rate=0.1, attn_drop_rate=0.1)

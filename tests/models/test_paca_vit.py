@@ -5,7 +5,7 @@ import torch
 from official import VARIANTS
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmpaca.models import PaCaViT
+from mmpaca.models import PaCaViT, PatchToClusterAttention
 
 SMALL = dict(
     embed_dims=(16, 24, 32, 48),
@@ -101,7 +101,7 @@ def test_which_blocks_compute_an_assignment(interval, computing):
 
 
 def test_reused_assignment_pools_the_later_blocks_own_patches():
-    """Plain arithmetic of architecture.md for a stage of two blocks, with weights of its own."""
+    """Plain arithmetic for a stage of two blocks, with weights of its own."""
     arch = {key: values[:1] for key, values in SMALL.items()} | dict(depths=(2,))
     torch.manual_seed(3)
     model = PaCaViT(arch, num_clusters=4, out_indices=(0,), drop_path_rate=0.0).double().eval()
@@ -138,6 +138,12 @@ def test_reused_assignment_pools_the_later_blocks_own_patches():
         h = h + block.mlp.fc2(torch.nn.functional.gelu(hidden + local))
     expected = stage.norm(h).permute(0, 3, 1, 2)
     torch.testing.assert_close(model(x)[0], expected, atol=1e-9, rtol=1e-9)
+
+
+def test_an_attention_without_an_assignment_says_so():
+    attention = PatchToClusterAttention(16, num_heads=2, num_clusters=3)  # a later block's
+    with pytest.raises(ValueError, match='computes no assignment of its own and was given none'):
+        attention(images(1, 4, 5, 16))
 
 
 def test_optional_parts_do_what_they_say():

@@ -32,7 +32,7 @@ def test_import_and_spec():
         warnings.simplefilter('ignore', DeprecationWarning)
         assert pkgutil.find_loader('mmcv._ext') is spec.loader
     # our module is not taken for a compiled one
-    assert ops._compiled_spec(list(mmcv.__path__)) is None
+    assert ops.compiled_ext() is None
 
 
 def test_attribute_of_mmcv_is_set(monkeypatch):
@@ -153,16 +153,11 @@ except ImportError as error:
     assert second.startswith('ImportError') and f'_ext{suffix}' in second
 
 
-def test_install_is_cheap(run_python):
+def test_install_imports_nothing(run_python):
     out = run_python("""
-import time
-start = time.perf_counter()
 print(shim.install(), 'torchvision' in sys.modules, 'torch' in sys.modules, 'mmcv' in sys.modules)
-print(time.perf_counter() - start)
 """)
-    flags, seconds = out.splitlines()
-    assert flags.split() == ['True', 'False', 'False', 'False']
-    assert float(seconds) < 0.1
+    assert out.split() == ['True', 'False', 'False', 'False']
 
 
 def test_mmcv_ops_and_mmdet_models_import(run_python):

@@ -153,10 +153,12 @@ def plot(results: list[dict], title: str, path: Path) -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--dataset', choices=CONFIGS, required=True)
+    parser.add_argument(
+        '--dataset', choices=CONFIGS, required=True, help='digits are made where they are missing'
+    )
     parser.add_argument('--runs', nargs='+', choices=NAMES, default=NAMES, help='all by default')
     parser.add_argument('--epochs', type=int, help="per run; the configuration's by default")
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=0, help='of every run')
     parser.add_argument(
         '--out', type=Path, help='folder to write, work_dirs/ablation_DATASET by default'
     )

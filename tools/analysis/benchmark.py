@@ -6,16 +6,14 @@ machine's measured peak in matrix products a model makes use of.
 
 import argparse
 import json
-from pathlib import Path
 
-import torch
 from mmengine.utils import ProgressBar
 from terminaltables import AsciiTable
 
 import mmpaca  # noqa: F401  (before mmdet's models)
 from mmpaca.analysis import PEERS, describe
 from mmpaca.analysis.charts import plot_accuracy, plot_scaling
-from mmpaca.analysis.timing import DTYPES, MODES, Task, Worker, measure
+from mmpaca.analysis.timing import DTYPES, MODES, Task, Worker, add_arguments, measure
 
 SHAPES = ('8x224x224', '1x640x640', '1x800x1344')
 
@@ -29,17 +27,16 @@ def parse_args() -> argparse.Namespace:
         help=f"of {', '.join(PEERS)}, config files, or NAME={{'type': ...}}; default: all names",
     )
     parser.add_argument('--shapes', nargs='+', default=SHAPES, help='as BATCHxHEIGHTxWIDTH')
-    parser.add_argument('--dtypes', nargs='+', choices=DTYPES, default=DTYPES)
-    parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES)
-    parser.add_argument('--repeats', type=int, default=7)
-    parser.add_argument('--warmup', type=int, default=2)
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        '--dtypes', nargs='+', choices=DTYPES, default=DTYPES, help='bfloat16 by autocast'
+    )
+    parser.add_argument(
+        '--modes', nargs='+', choices=MODES, default=MODES, help='train: forward and backward'
+    )
     parser.add_argument(
         '--compile', action='store_true', help='also time every model through torch.compile'
     )
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark.json'))
-    parser.add_argument('--plot', type=Path, help='folder for the charts')
+    add_arguments(parser, repeats=7, warmup=2, out='work_dirs/benchmark.json')
     return parser.parse_args()
 
 

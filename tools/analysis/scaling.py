@@ -6,17 +6,15 @@ stack of plain-attention ViT blocks on patches of 16 pixels.
 
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.utils import ProgressBar
 from terminaltables import AsciiTable
 
 import mmpaca  # noqa: F401  (before mmdet's models)
 from mmpaca.analysis import PEERS
 from mmpaca.analysis.charts import plot_scaling
-from mmpaca.analysis.timing import DTYPES, MODES, Task, Worker, measure
+from mmpaca.analysis.timing import DTYPES, MODES, Task, Worker, add_arguments, measure
 
 _VIT = dict(embed_dims=192, num_layers=4, num_heads=3, feedforward_channels=768)
 MODELS = {
@@ -33,18 +31,17 @@ QUANTITIES = dict(seconds='time', macs='MACs', peak_bytes='peak memory', saved_b
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--models', nargs='+', choices=MODELS, default=list(MODELS))
+    parser.add_argument(
+        '--models', nargs='+', choices=MODELS, default=list(MODELS), help='all by default'
+    )
     parser.add_argument(
         '--sides', nargs='+', type=int, default=[512, 768, 1024, 1536, 2048], help='in pixels'
     )
-    parser.add_argument('--mode', choices=MODES, default='forward')
-    parser.add_argument('--dtype', choices=DTYPES, default='float32')
-    parser.add_argument('--repeats', type=int, default=3)
-    parser.add_argument('--warmup', type=int, default=1)
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/scaling.json'))
-    parser.add_argument('--plot', type=Path, help='folder for the chart')
+    parser.add_argument(
+        '--mode', choices=MODES, default='forward', help='train: forward and backward'
+    )
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='bfloat16 by autocast')
+    add_arguments(parser, repeats=3, warmup=1, out='work_dirs/scaling.json')
     return parser.parse_args()
 
 

@@ -32,10 +32,12 @@ WARM_UP = 0.1  # of a run, before memory is measured
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/soak'))
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/soak'), help='folder of data and runs'
+    )
     parser.add_argument('--iters', type=int, default=2000, help='of training')
     parser.add_argument('--interval', type=int, default=50, help='iterations between checkpoints')
-    parser.add_argument('--batch-size', type=int, default=2)
+    parser.add_argument('--batch-size', type=int, default=2, help='of training')
     parser.add_argument('--workers', type=int, default=0, help='that load images')
     parser.add_argument(
         '--images', type=int, default=200, help='to train on; a quarter more to test'

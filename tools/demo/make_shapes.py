@@ -11,7 +11,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-train', type=int, default=800, help='images to train on')
     parser.add_argument('--num-val', type=int, default=200, help='held-out images')
     parser.add_argument('--image-size', type=int, default=96, help='side in pixels')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=0, help='of what is drawn')
     return parser.parse_args()
 
 

@@ -57,7 +57,6 @@ PY
 }
 
 run_tests() {
-    local folder
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     "${PYTHON:-python3}" -m venv "$folder"

@@ -22,7 +22,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', required=True, help='of mmdet or mmpretrain, with a PaCaViT')
     parser.add_argument('--checkpoint', required=True, help='weights that fit the config')
     parser.add_argument('--out-dir', required=True, type=Path, help='folder to write')
-    parser.add_argument('--device', default='cuda:0' if torch.cuda.is_available() else 'cpu')
+    device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
+    parser.add_argument('--device', default=device, help='here: %(default)s')
     parser.add_argument('--score-thr', type=float, default=0.3, help='weakest detection shown')
     parser.add_argument('--stages', type=int, nargs='+', help='stages to show, from 1; all')
     parser.add_argument('--all-blocks', action='store_true', help='not only the last of a stage')

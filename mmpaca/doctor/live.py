@@ -1,0 +1,225 @@
+"""What runs and gives the right numbers. mmpaca has been imported here, so torch can be."""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TextIO
+
+import torch
+from torch import Tensor
+
+import mmpaca
+from mmpaca import ops
+
+from .installed import nvidia_gpus
+from .report import NOTE, OK, WRONG, Finding
+from .symptoms import REINSTALL_TORCH, REPLACE_MMCV, explain
+
+# Of the backbone's output and gradients, against float64 on the CPU, relative to the largest.
+# CUDA computes float32 convolutions in TF32, whose mantissa has the 10 bits of float16.
+TOLERANCE = {torch.float32: 2e-2, torch.float16: 5e-2, torch.bfloat16: 2e-1}
+
+
+class WrongNumbersError(Exception):
+    """Something ran and gave a wrong result."""
+
+
+def check_running() -> Iterator[Finding]:
+    """Imports, configs, operators, and on every device NMS, RoIAlign and steps of a backbone."""
+    yield Finding('import mmpaca', OK, mmpaca.__file__)
+    yield _run('torchvision', check_torchvision)
+    operators = _run('operators', operator_sources)
+    yield operators
+    yield _run('configs', check_configs)
+    yield check_cuda()
+    for device in devices():
+        if operators.level == OK:
+            yield _run(f'{device} NMS', partial(check_nms, device))
+            yield _run(f'{device} RoIAlign', partial(check_roi_align, device))
+        for dtype in precisions(device):
+            name = str(dtype).removeprefix('torch.')
+            yield _run(f'{device} backbone, {name}', partial(check_backbone, device, dtype))
+
+
+def main(report: TextIO) -> None:
+    """Write one line of JSON per finding, each at once."""
+    for finding in check_running():
+        print(finding.to_json(), file=report, flush=True)
+
+
+def _run(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, OK, check())
+    except Exception as error:  # whatever it is, it is what is to be found out
+        return Finding(name, WRONG, explain(error))
+
+
+def devices() -> list[torch.device]:
+    """The CPU and every CUDA device."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.device('cpu'), *(torch.device('cuda', i) for i in range(count))]
+
+
+def precisions(device: torch.device) -> list[torch.dtype]:
+    """What a backbone is trained in there: float32, and with autocast the others."""
+    if device.type == 'cpu':
+        return [torch.float32, torch.bfloat16]
+    with torch.cuda.device(device):
+        half = [torch.bfloat16] if torch.cuda.is_bf16_supported() else []
+    return [torch.float32, torch.float16, *half]
+
+
+def check_cuda() -> Finding:
+    """Whether torch sees the GPUs that the driver sees."""
+    gpus = nvidia_gpus()
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding('CUDA', OK, f'{torch.version.cuda}, {", ".join(names)}')
+    if not gpus:
+        return Finding('CUDA', NOTE, 'this machine has no NVIDIA GPU that works: CPU only')
+    listed = ', '.join(gpus)
+    if torch.version.cuda is None:
+        text = f'torch {torch.__version__} is built without CUDA and cannot use {listed}'
+        return Finding('CUDA', WRONG, f'{text}; run: {REINSTALL_TORCH} (see pytorch.org)')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            torch.cuda.init()
+        reason = 'No CUDA GPUs are available'
+    except RuntimeError as error:
+        reason = str(error)
+    return Finding('CUDA', WRONG, f'torch cannot use {listed}: {explain(reason)}')
+
+
+def check_torchvision() -> str:
+    """Import torchvision, whose kernels must fit torch."""
+    import torchvision
+
+    return f'{torchvision.__version__} loads'
+
+
+def operator_sources() -> str:
+    """Which of mmcv's operators come from where.
+
+    Raises:
+        ImportError: mmcv.ops or mmdet's models cannot be imported.
+    """
+    spec = ops.compiled_ext()
+    try:
+        import mmcv._ext  # either one
+    except ImportError as error:
+        raise ImportError(f'mmcv._ext: {error}') from error
+    import mmdet.models  # noqa: F401  asks for the operators that it needs
+
+    if spec is not None:
+        return f'all of mmcv, compiled ({spec.origin})'
+    import torchvision
+
+    others = {name for name in vars(mmcv._ext) if not name.startswith('_')} - set(ops.SERVED)
+    kinds = {
+        name.partition('_forward')[0].partition('_backward')[0]
+        for name in ops.SERVED
+        if not name.startswith('get_')
+    }
+    return (
+        f'{", ".join(sorted(kinds))} from torchvision {torchvision.__version__} and PyTorch '
+        f'(mmpaca.ops); the other {len(others)} entries of mmcv.ops need compiled mmcv'
+    )
+
+
+def check_configs() -> str:
+    """Read a config of this package that inherits from mmdet's."""
+    from mmengine.config import Config
+
+    from mmpaca.config_scope import config_dir
+
+    name = 'mask_rcnn_paca.py'
+    config = Config.fromfile(config_dir() / name)
+    return f'{name} is a {config.model.type} on {config.model.backbone.type}'
+
+
+def check_nms(device: torch.device) -> str:
+    """Of four boxes the second overlaps the first, by 0.81 of its area."""
+    from mmcv.ops import nms
+
+    boxes = [[0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30], [0, 6, 10, 16]]
+    scores = [0.9, 0.8, 0.3, 0.7]
+    given = (
+        torch.tensor(numbers, dtype=torch.float32, device=device) for numbers in (boxes, scores)
+    )
+    _, kept = nms(*given, iou_threshold=0.5)
+    if kept.tolist() != [0, 3, 2]:
+        raise WrongNumbersError(
+            f'NMS keeps boxes {kept.tolist()} of [0, 3, 2]; {_mend_operators()}'
+        )
+    return 'keeps the right boxes'
+
+
+def check_roi_align(device: torch.device) -> str:
+    """RoIAlign of a plane is the plane at the bins' centres; a bin's gradients sum up to 1."""
+    from mmcv.ops import roi_align
+
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing='ij')
+    plane = (2 * x + 3 * y)[None, None].to(device).requires_grad_()  # (1, 1, H, W)
+    roi = torch.tensor([[0, 8.0, 4.0, 24.0, 20.0]], device=device)
+    pooled = roi_align(plane, roi, 4, 0.5, 2, 'avg', True)  # (1, 1, 4, 4), bins 2 pixels wide
+    pooled.sum().backward()
+    centres = torch.arange(4.0) * 2 + 0.5  # from the RoI's corner, (4, 2) in pixels of the plane
+    right = 2 * (4 + centres)[None, :] + 3 * (2 + centres)[:, None]
+    error = (pooled.detach().cpu()[0, 0] - right).abs().max()
+    gradient = float(plane.grad.sum())
+    if not error < 1e-3 or not abs(gradient - 16) < 1e-3:
+        raise WrongNumbersError(
+            f'RoIAlign of a plane is off by {error:.3g} and its gradients sum up to '
+            f'{gradient:.5g} of 16; {_mend_operators()}'
+        )
+    return f'off by {error:.1g}'
+
+
+def _mend_operators() -> str:
+    return f'run: {REPLACE_MMCV if ops.compiled_ext() else REINSTALL_TORCH}'
+
+
+def check_backbone(device: torch.device, dtype: torch.dtype) -> str:
+    """Forward and backward of a PaCa-ViT against float64 on the CPU.
+
+    Args:
+        device: where it runs.
+        dtype: float32, or another one for autocast.
+    """
+    reference, images = _backbone()
+    right = _step(reference, images)
+    model = copy.deepcopy(reference).to(device, torch.float32)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        found = _step(model, images.to(device, torch.float32))
+    errors = [
+        float((a.cpu() - b).abs().max() / b.abs().max()) for a, b in zip(found, right, strict=True)
+    ]
+    worst = max(errors, key=lambda error: float('inf') if error != error else error)
+    if not worst <= TOLERANCE[dtype]:
+        raise WrongNumbersError(
+            f'outputs and gradients are off by {worst:.3g} of their largest value, more than '
+            f'{TOLERANCE[dtype]}; run: {REINSTALL_TORCH}'
+        )
+    return f'outputs and gradients are off by {worst:.1g} of their largest value'
+
+
+def _backbone() -> tuple[torch.nn.Module, Tensor]:
+    """A small PaCa-ViT in float64 and an image for it, always the same."""
+    from mmpaca.models import PaCaViT
+
+    arch = dict(embed_dims=(32, 32, 64, 64), num_heads=(1, 1, 2, 2), depths=(1,) * 4, mlp_ratios=(4,) * 4)  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = PaCaViT(arch, num_clusters=(16, 16, 16, 0), drop_path_rate=0.0)
+        model.init_weights()
+        return model.double(), torch.randn(1, 3, 64, 96, dtype=torch.float64)
+
+
+def _step(model: torch.nn.Module, images: Tensor) -> list[Tensor]:
+    """The last stage's map and the gradients of the first layer and of the last, in float64."""
+    out = model(images)[-1]
+    out.double().sin().sum().backward()  # no constant of the last LayerNorm
+    weights = [p for p in model.parameters() if p.grad is not None and p.dim() > 1]
+    return [t.detach().double() for t in (out, weights[0].grad, weights[-1].grad)]

@@ -1,0 +1,54 @@
+"""The sizes that a PaCa-ViT comes in: one row of a table per published model."""
+
+from collections.abc import Sequence
+
+_TINY = dict(
+    embed_dims=(96, 192, 320, 384),
+    num_heads=(2, 4, 8, 16),
+    mlp_ratios=(4, 4, 4, 4),
+    depths=(2, 2, 4, 2),
+)
+_SMALL = dict(_TINY, depths=(3, 3, 10, 3))
+_BASE = dict(_TINY, embed_dims=(96, 192, 384, 512), depths=(3, 3, 18, 3))
+
+ARCHS = dict(
+    tiny=_TINY,
+    small=_SMALL,
+    base=_BASE,
+    tiny_teacher=dict(_TINY, depths=(2, 2, 2, 2), teacher_depths=(2, 2, 2, 2)),
+    small_teacher=dict(_SMALL, depths=(3, 3, 7, 3), teacher_depths=(2, 2, 2, 2)),
+    base_teacher=dict(_BASE, depths=(3, 3, 16, 3), teacher_depths=(2, 2, 4, 2)),
+)
+_ARCH_KEYS = tuple(_TINY)
+
+
+def check_arch(arch: str | dict) -> dict:
+    """The arch as a dict with one value per stage everywhere.
+
+    Args:
+        arch: a name of :data:`ARCHS`, or a dict like those in it.
+
+    Raises:
+        ValueError: the name is unknown, a key is missing or unknown, or the lengths differ.
+    """
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(
+                f'arch={arch!r} is unknown, choose one of {tuple(ARCHS)} or give a dict'
+            )
+        return ARCHS[arch]
+    missing = [key for key in _ARCH_KEYS if key not in arch]
+    unknown = [key for key in arch if key not in (*_ARCH_KEYS, 'teacher_depths')]
+    if missing or unknown:
+        raise ValueError(
+            f'arch={dict(arch)} must have the keys {_ARCH_KEYS} and may have teacher_depths; '
+            f'missing {missing}, unknown {unknown}'
+        )
+    lengths = {
+        key: len(value) if isinstance(value, Sequence) else 'not a sequence'
+        for key, value in arch.items()
+        if value is not None
+    }
+    if len(set(lengths.values())) != 1 or 'not a sequence' in lengths.values():
+        raise ValueError(f'arch={dict(arch)} must have one value per stage, got {lengths}')
+    return arch
