@@ -6,7 +6,6 @@ of them failed.
 
 import argparse
 import importlib.metadata
-import importlib.util
 import os
 import subprocess
 import sys
@@ -90,8 +89,7 @@ class Checks:
         assert cfg.model.backbone.arch == 'tiny' and cfg.model_path.endswith('.pth')
 
     def doctor(self) -> None:
-        if importlib.util.find_spec('mmpaca.__main__') is not None:
-            run(BIN / 'mmpaca', 'doctor')
+        run(BIN / 'mmpaca', 'doctor')
 
     def mim_run(self) -> None:
         run(
