@@ -1,6 +1,6 @@
 """Make the pictures of the documentation from a trained detector, e.g. the one of `make demo`.
 
-Writes clusters.jpg, attention.png, page_patch.png and page_detection.png; the last two are
+Writes clusters.jpg, attention.jpg, page_patch.png and page_detection.png; the last two are
 screenshots and need chromium and chromedriver.
 """
 
@@ -26,7 +26,7 @@ from mmpaca.explain.scene import Detection, Scene
 matplotlib.use('Agg')  # files only, no display needed
 import matplotlib.pyplot as plt
 
-_VIEWPORT = dict(width=1100, height=760, deviceScaleFactor=1, mobile=False)
+_VIEWPORT = dict(width=1100, height=1080, deviceScaleFactor=1, mobile=False)
 
 
 def parse_args() -> argparse.Namespace:
@@ -117,6 +117,7 @@ def attention_figure(scene: Scene) -> plt.Figure:
     bars.bar(range(1, clusters + 1), shares, color='0.7')
     for colour, m in zip(colours, strongest, strict=False):
         bars.bar(m + 1, shares[m], width=1.6, color=colour)
+    bars.axhline(1 / clusters, color='black', linestyle='dashed', linewidth=1)
     bars.set_title(f'attends to M = {clusters} clusters', fontsize=10)
     for axis, colour, m in zip(maps, colours, strongest, strict=False):
         axis.imshow(_heat(scene, block, block.assignment[0, m].numpy()))
@@ -126,18 +127,18 @@ def attention_figure(scene: Scene) -> plt.Figure:
     looked.imshow(_heat(scene, block, relevance))
     looked.set_title('and so sees this', fontsize=10)
     for axis in (shown, looked):
-        for colour, line in (('black', 4), ('white', 2)):
+        for colour, line in (('black', 3.5), ('white', 1.5)):
             corner = (left + column * width - 0.5, top + row * height - 0.5)
             axis.add_patch(plt.Rectangle(corner, width, height, fill=False, ec=colour, lw=line))
     for axis in axes[0]:
         axis.set(xticks=[], yticks=[])
     bars.set_box_aspect(1)
-    _draw_matrices(figure, axes[1], block)
+    _draw_matrices(figure, axes[1], block, row * query.shape[1] + column)
     return figure
 
 
-def _draw_matrices(figure: plt.Figure, axes: np.ndarray, block: BlockRecord) -> None:
-    """A, Z and A Z of the first head with their values, in proportion."""
+def _draw_matrices(figure: plt.Figure, axes: np.ndarray, block: BlockRecord, patch: int) -> None:
+    """A, Z and A Z of the first head with their values, in proportion; the patch's rows marked."""
     a = block.attention[0, 0].flatten(0, 1).numpy()  # (H, W, M) -> (N, M)
     z = block.assignment[0].flatten(1).numpy()  # (M, H, W) -> (M, N)
     for axis in axes:
@@ -153,13 +154,21 @@ def _draw_matrices(figure: plt.Figure, axes: np.ndarray, block: BlockRecord) -> 
     size = figure.get_size_inches()
     for values, x, y, width, height, name in products:
         axis = figure.add_axes((x / size[0], y / size[1], width / size[0], height / size[1]))
-        axis.imshow(np.sqrt(values), aspect='auto', cmap='cividis', interpolation='none')
+        axis.imshow(np.sqrt(values), aspect='auto', cmap='cividis')
         axis.set(xticks=[], yticks=[])
+        if values is not z:
+            axis.annotate(
+                '',
+                (0, patch),
+                (-10, 0),
+                textcoords='offset points',
+                arrowprops=dict(arrowstyle='-|>'),
+            )
         figure.text(
             (x + width / 2) / size[0], (y + height + 0.06) / size[1], name, ha='center', fontsize=10
         )
     for x, sign in ((3.65, '·'), (6.95, '=')):
-        figure.text(x / size[0], 2.35 / size[1], sign, ha='center', fontsize=18)
+        figure.text(x / size[0], 2.28 / size[1], sign, ha='center', fontsize=18)
 
 
 @contextmanager
@@ -182,7 +191,7 @@ def open_browser():
         driver.quit()
 
 
-def page_screenshots(scene: Scene) -> Iterator[tuple[str, bytes]]:
+def page_screenshots(name: str, scene: Scene) -> Iterator[tuple[str, bytes]]:
     """The page with a patch pointed at, and with a detection chosen: name and PNG."""
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
@@ -194,7 +203,7 @@ def page_screenshots(scene: Scene) -> Iterator[tuple[str, bytes]]:
     x, y = left + (column + 0.5) * width, top + (row + 0.5) * height
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
         with Page(Path(folder) / 'index.html') as page:
-            page.add('image', scene)
+            page.add(name, scene)
         browser.get((Path(folder) / 'index.html').as_uri())
         WebDriverWait(browser, 20).until(
             lambda b: b.execute_script('return document.body.dataset.ready')
@@ -220,8 +229,10 @@ def main() -> None:
     mmcv.imwrite(
         shrunk[..., ::-1], str(args.out_dir / 'clusters.jpg'), [cv2.IMWRITE_JPEG_QUALITY, 85]
     )
-    attention_figure(scenes[0]).savefig(args.out_dir / 'attention.png', dpi=100)
-    for name, png in page_screenshots(scenes[0]):
+    attention_figure(scenes[0]).savefig(
+        args.out_dir / 'attention.jpg', dpi=100, pil_kwargs=dict(quality=88)
+    )
+    for name, png in page_screenshots(Path(args.images[0]).name, scenes[0]):
         (args.out_dir / name).write_bytes(png)
     for path in sorted(args.out_dir.glob('*.*')):
         print(f'{path}: {path.stat().st_size // 1024} KiB')
