@@ -19,13 +19,11 @@ version = release = mmpaca.__version__
 extensions = [
     'myst_parser',
     'sphinx.ext.autodoc',
-    'sphinx.ext.mathjax',
     'sphinx.ext.napoleon',
     'sphinx.ext.viewcode',
 ]
 exclude_patterns = ['_build']
 
-myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3  # links to headings, by the names that GitHub gives them
 
 autodoc_member_order = 'bysource'
@@ -46,6 +44,7 @@ nitpick_ignore = [
     ('py:class', 'ClusterRecordHook'),
     ('py:class', 'mmpaca.rng.Draw'),
     ('py:data', 'SAFE_GLOBALS'),
+    ('py:func', 'count_cost'),
     ('py:meth', 'mmpaca.models.layers.ConvMLP.forward_in_bands'),
 ]
 
