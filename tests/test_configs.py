@@ -73,8 +73,12 @@ def few_classes(node) -> None:
 
 
 def shrink(model) -> None:
-    """Cut what belongs to the detector alone: queries, layers of transformers, points of masks."""
+    """Cut what belongs to the detector alone: hidden channels, queries, layers of transformers."""
     few_classes(model)
+    if 'roi_head' in model:
+        heads = model.roi_head.bbox_head
+        for head in heads if isinstance(heads, list) else [heads]:
+            head.fc_out_channels = 64
     if model.type == 'DINO':
         model.num_queries = 20
         model.dn_cfg.group_cfg.num_dn_queries = 10

@@ -46,7 +46,8 @@ def test_every_config_has_one_entry():
 def test_the_library_behind_mim_reads_it():
     index = modelindex.load(str(ROOT / 'model-index.yml'))
     index.build_models_with_collections()
-    index.check(silent=False)
+    # It looks for READMEs beside the metafile; OpenMMLab's paths begin at the root.
+    assert [e for e in index.check(silent=True) if 'README' not in e] == []
     assert {model.name for model in index.models} == set(MODEL_INFOS)
     paper = index.models[0].full_model.paper
     assert paper['URL'] == 'https://arxiv.org/abs/2203.11987'
