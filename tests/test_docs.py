@@ -12,7 +12,6 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
 
 from mmpaca.models import PaCaViT
 
@@ -134,15 +133,6 @@ def test_commands_name_tools_and_flags_that_exist():
 CONFIGS = [b for b in blocks('python') if re.search(r"^_base_ = (\[|'(?!\./))", b[1], re.M)]
 
 
-@pytest.fixture(scope='module')
-def metafiles_are_read_once():
-    """For every `mmdet::` base mmengine reads all of mmdet's metafiles: most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, 'load', cache(config_utils.load))
-        yield
-
-
-@pytest.mark.usefixtures('metafiles_are_read_once')
 @pytest.mark.parametrize('config', [c for _, c in CONFIGS], ids=[where for where, _ in CONFIGS])
 def test_configs_build(config, tmp_path):
     """Every config in the docs is one; its neck gets the channels that the backbone has."""
