@@ -30,22 +30,13 @@ autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented_params'
 
-# Every reference must resolve, but for those to other packages, whose inventories are not here,
+# Every reference must resolve, but for those to other packages, whose inventories are not here.
 nitpick_ignore_regex = [
     (
         'py:.*',
         r'(argparse|collections|mmcv|mmdet|mmengine|mmpretrain|np|numpy|os|pathlib|torch)\..*',
     ),
     ('py:.*', r'(Config|Path|Runner|Tensor)'),
-]
-# and to what is not public.
-nitpick_ignore = [
-    ('py:class', 'ClusterAlignmentMetric'),
-    ('py:class', 'ClusterRecordHook'),
-    ('py:class', 'mmpaca.rng.Draw'),
-    ('py:data', 'SAFE_GLOBALS'),
-    ('py:func', 'count_cost'),
-    ('py:meth', 'mmpaca.models.layers.ConvMLP.forward_in_bands'),
 ]
 
 html_theme = 'furo'
