@@ -19,7 +19,7 @@ from mmpaca.datasets import CLASSES
 from mmpaca.evaluation import FasterCOCOeval, FasterCocoMetric
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture  # for each test its own: evaluators write into it
 def truth(shapes) -> COCO:
     """The shapes' annotations, some of them crowds."""
     coco = COCO()
