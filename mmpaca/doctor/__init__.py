@@ -31,7 +31,7 @@ def run() -> int:
     """Print versions and findings.
 
     Returns:
-        Exit status: 1 if anything is wrong.
+        The exit status, 1 if anything is wrong.
     """
     for name, value in versions().items():
         print(f'{name}: {value}')
