@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: without the program's name; None for the process's own.
 
     Returns:
-        Exit status.
+        The exit status.
     """
     parser = argparse.ArgumentParser('mmpaca', description='PaCa-ViT for OpenMMLab')
     parser.add_argument('--version', action='version', version=f'mmpaca {__version__}')
