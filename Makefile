@@ -1,7 +1,9 @@
-# make demo    train Mask R-CNN on a PaCa-ViT, evaluate it, write pictures and a page of its clusters
-# make test    run the tests
-# make lint    check style, format and types
-# make format  mend style and format
+# make demo       train Mask R-CNN on a PaCa-ViT, evaluate it, write pictures and a page of its clusters
+# make test       run the tests
+# make lint       check style, format and types
+# make format     mend style and format
+# make docs       build the documentation into docs/_build/html; a warning is an error
+# make linkcheck  ask other sites whether the links to them work (needs a network)
 # All create .venv on first use and reuse it afterwards.
 
 PYTHON ?= python3
@@ -15,10 +17,10 @@ DEMO := work_dirs/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format
+.PHONY: help install demo test lint format docs linkcheck
 
 help:
-	@sed -n 's/^# //p' $(MAKEFILE_LIST)
+	@sed -n '/^$$/q; s/^# //p' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)
 
@@ -50,3 +52,9 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs docs/_build/html
+
+linkcheck: $(INSTALLED)
+	$(BIN)/sphinx-build -q -b linkcheck docs docs/_build/linkcheck

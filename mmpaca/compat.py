@@ -18,13 +18,21 @@ REQUIREMENTS = {
     'mmcv': ('>=2.0.0,<2.4.0', 'mmcv-lite==2.1.0'),
     'mmdet': ('>=3.3.0,<4.0', 'mmdet==3.3.0'),
 }
-# Needed by what asks for it: a config of mmpretrain's, the export to ONNX.
-_EXPORT = 'onnx onnxruntime onnxscript'
+# Needed by what asks for it; see OPTIONAL_FOR.
+_EXPORT = "'mmpaca[export]'"
 OPTIONAL = {
     'mmpretrain': ('>=1.2.0,<2.0', 'mmpretrain==1.2.0'),
+    'faster_coco_eval': ('>=1.6', "'mmpaca[fast-eval]'"),
     'onnx': ('>=1.16', _EXPORT),
     'onnxruntime': ('>=1.18', _EXPORT),
     'onnxscript': ('>=0.3', _EXPORT),
+}
+OPTIONAL_FOR = {
+    'mmpretrain': 'classification',
+    'faster_coco_eval': 'FasterCocoMetric',
+    'onnx': 'tools/deploy/export.py',
+    'onnxruntime': 'tools/deploy/export.py',
+    'onnxscript': 'tools/deploy/export.py',
 }
 
 

@@ -8,37 +8,20 @@ and would decode the masks of training, too.
 """
 
 from collections.abc import Sequence
-from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
 from mmdet.evaluation.metrics import CocoMetric, coco_metric
 from mmengine.registry import METRICS as ROOT_METRICS
 from pycocotools.cocoeval import COCOeval, Params
 
+from mmpaca.compat import require
 from mmpaca.registry import METRICS
 
 # What mmdet and COCOeval's users set; the rest follows from the kind of IoU.
 _SETTINGS = (
     'imgIds', 'catIds', 'useCats', 'maxDets', 'iouThrs', 'recThrs', 'areaRng', 'areaRngLbl'
 )  # fmt: skip
-
-
-def import_faster_coco_eval() -> ModuleType:
-    """The package faster-coco-eval.
-
-    Raises:
-        ImportError: it is not installed; with the command that mends it.
-    """
-    try:
-        import faster_coco_eval
-    except ModuleNotFoundError as error:
-        if error.name != 'faster_coco_eval':
-            raise
-        raise ImportError(
-            "FasterCocoMetric needs faster-coco-eval; run: pip install 'mmpaca[fast-eval]', "
-            "or use type='CocoMetric'"
-        ) from None
-    return faster_coco_eval
 
 
 class FasterCOCOeval(COCOeval):
@@ -56,7 +39,7 @@ class FasterCOCOeval(COCOeval):
                 f'FasterCocoMetric needs numbers as ids of images, and one is {names[0]!r}; '
                 "use type='CocoMetric'"
             )
-        faster = import_faster_coco_eval().COCOeval_faster(
+        faster = require('faster_coco_eval').COCOeval_faster(
             self.cocoGt, self.cocoDt, self.params.iouType, print_function=print
         )
         for name in _SETTINGS:
@@ -89,10 +72,10 @@ class FasterCocoMetric(CocoMetric):
         ValueError: with ``use_mp_eval``.
     """
 
-    def __init__(self, *args, use_mp_eval: bool = False, **kwargs) -> None:
+    def __init__(self, *args: Any, use_mp_eval: bool = False, **kwargs: Any) -> None:
         if use_mp_eval:
             raise ValueError("use_mp_eval=True is for type='CocoMetric'; FasterCocoMetric has none")
-        import_faster_coco_eval()  # not at the end of the first epoch
+        require('faster_coco_eval')  # not at the end of the first epoch
         super().__init__(*args, **kwargs)
 
     def compute_metrics(self, results: Sequence[tuple[dict, dict]]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,14 +77,17 @@ def write_onnx(
     require('onnx')
     require('onnxscript')
     outputs = [f'feat{i}' for i in range(len(program.graph_signature.user_outputs))]
-    exported = torch.onnx.export(
-        program,
-        dynamo=True,
-        input_names=[_INPUT],
-        output_names=outputs,
-        dynamic_shapes=(_AXES,),  # of a traced program these are names only
-        opset_version=opset,
-        verbose=False,
+    exported = cast(
+        torch.onnx.ONNXProgram,  # None without dynamo only
+        torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=[_INPUT],
+            output_names=outputs,
+            dynamic_shapes=(_AXES,),  # of a traced program these are names only
+            opset_version=opset,
+            verbose=False,
+        ),
     )
     written = exported.model.opset_imports['']
     if opset not in (None, written):  # PyTorch goes on with another one

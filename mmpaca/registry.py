@@ -10,11 +10,18 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmpaca', locations=['mmpaca.models'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmpaca', locations=['mmpaca.engine'])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=MMENGINE_CONSTRUCTORS,
+    scope='mmpaca',
+    locations=['mmpaca.engine'],
+)
 _METRICS = ['mmpaca.explain', 'mmpaca.evaluation']  # the latter imports mmdet's metrics
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmpaca', locations=_METRICS)
 
@@ -42,5 +49,6 @@ def register_in_root(root: Registry, name: str, module: str) -> None:
 register_in_root(MMENGINE_MODELS, 'PaCaViT', 'mmpaca.models')
 register_in_root(MMENGINE_HOOKS, 'ClusterRecordHook', 'mmpaca.engine')
 register_in_root(MMENGINE_HOOKS, 'ClusterVisualizationHook', 'mmpaca.engine')
+register_in_root(MMENGINE_CONSTRUCTORS, 'LayerDecayOptimWrapperConstructor', 'mmpaca.engine')
 register_in_root(MMENGINE_METRICS, 'ClusterAlignmentMetric', 'mmpaca.explain')
 register_in_root(MMENGINE_METRICS, 'FasterCocoMetric', 'mmpaca.evaluation')

@@ -121,5 +121,5 @@ def test_command(root, detector, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match=r'--shape \[8\]: at least \(9, 9\) pixels'):
         main()
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
-    with pytest.raises(SystemExit, match='pip install onnx onnxruntime onnxscript'):
+    with pytest.raises(SystemExit, match=r"pip install 'mmpaca\[export\]'"):
         main()

@@ -83,7 +83,7 @@ def count_cost(
     """Run a forward pass for real and count.
 
     With gradients, because inference on a CPU computes some rows twice (see
-    :meth:`mmpaca.models.layers.ConvMLP.forward_in_bands`).
+    ``ConvMLP.forward_in_bands`` in mmpaca.models.layers).
 
     Args:
         model: whose parameters and modules are counted.

@@ -26,7 +26,7 @@ def model_cost(config: Config, shape: tuple[int, int], published_convention: boo
     Args:
         config: of mmdet or mmpretrain, with ``model`` and ``default_scope``.
         shape: height and width of the input.
-        published_convention: of :func:`count_cost`.
+        published_convention: of :func:`~mmpaca.analysis.count_cost`.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     model = MODELS.build(config.model).eval()

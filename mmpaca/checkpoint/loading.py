@@ -81,7 +81,7 @@ def load_from_local(
     Raises:
         FileNotFoundError: there is no such file.
         UnsafeCheckpointError: it holds other objects than tensors, numbers, strings, their
-            containers and :data:`SAFE_GLOBALS`; the message names them.
+            containers and ``SAFE_GLOBALS``; the message names them.
         RuntimeError: it is truncated or no checkpoint.
 
     Example:

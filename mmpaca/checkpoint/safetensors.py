@@ -19,7 +19,7 @@ def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Read weights, under ``'state_dict'``, and where we wrote it ``'meta'``.
 
     Args:
-        filename: ends in :data:`SUFFIX`.
+        filename: ends in ``SUFFIX``.
         map_location: a device; anything else that ``torch.load`` takes stands for the CPU.
 
     Raises:

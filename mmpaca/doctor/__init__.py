@@ -31,7 +31,7 @@ def run() -> int:
     """Print versions and findings.
 
     Returns:
-        Exit status: 1 if anything is wrong.
+        The exit status, 1 if anything is wrong.
     """
     for name, value in versions().items():
         print(f'{name}: {value}')
@@ -63,7 +63,7 @@ def _diagnose_running() -> Iterator[Finding]:
         tempfile.TemporaryFile('w+') as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
-        for line in process.stdout:
+        for line in process.stdout or ():  # a pipe: never None
             if not line.startswith('{'):  # printed by a library past Python's sys.stdout
                 continue
             finding = Finding.from_json(line)

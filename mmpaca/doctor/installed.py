@@ -10,7 +10,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 from mmpaca import ops
-from mmpaca.compat import OPTIONAL, REQUIREMENTS, complaint
+from mmpaca.compat import OPTIONAL, OPTIONAL_FOR, REQUIREMENTS, complaint
 
 from .report import NOTE, OK, WRONG, Finding
 
@@ -31,6 +31,9 @@ PROVIDERS = {
     ),
     'pycocotools': ('pycocotools',),
     'faster_coco_eval': ('faster-coco-eval',),
+    'onnx': ('onnx',),
+    'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
+    'onnxscript': ('onnxscript',),
     'setuptools': ('setuptools',),
 }
 
@@ -81,11 +84,11 @@ def check_versions() -> Iterator[Finding]:
         found = next(iter(packages.values()), None)
         wrong = complaint(module, found)
         if wrong is None:
-            yield Finding(module, OK, found)
+            yield Finding(module, OK, str(found))
         elif module in REQUIREMENTS:
             yield Finding(module, WRONG, wrong)
         else:
-            yield Finding(module, NOTE, f'for classification only, {wrong}')
+            yield Finding(module, NOTE, f'only for {OPTIONAL_FOR[module]}: {wrong}')
 
 
 def check_conflicts() -> Iterator[Finding]:

@@ -140,7 +140,11 @@ def check_configs() -> str:
 
 
 def check_nms(device: torch.device) -> str:
-    """Of four boxes the second overlaps the first, by 0.81 of its area."""
+    """Of four boxes the second overlaps the first, by 0.81 of its area.
+
+    Raises:
+        WrongNumbersError: other boxes are kept.
+    """
     from mmcv.ops import nms
 
     boxes = [[0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30], [0, 6, 10, 16]]
@@ -157,18 +161,22 @@ def check_nms(device: torch.device) -> str:
 
 
 def check_roi_align(device: torch.device) -> str:
-    """RoIAlign of a plane is the plane at the bins' centres; a bin's gradients sum up to 1."""
+    """RoIAlign of a plane is the plane at the bins' centres; a bin's gradients sum up to 1.
+
+    Raises:
+        WrongNumbersError: one of both is off by more than 1e-3.
+    """
     from mmcv.ops import roi_align
 
     y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing='ij')
     plane = (2 * x + 3 * y)[None, None].to(device).requires_grad_()  # (1, 1, H, W)
     roi = torch.tensor([[0, 8.0, 4.0, 24.0, 20.0]], device=device)
     pooled = roi_align(plane, roi, 4, 0.5, 2, 'avg', True)  # (1, 1, 4, 4), bins 2 pixels wide
-    pooled.sum().backward()
+    (gradients,) = torch.autograd.grad(pooled.sum(), plane)
     centres = torch.arange(4.0) * 2 + 0.5  # from the RoI's corner, (4, 2) in pixels of the plane
     right = 2 * (4 + centres)[None, :] + 3 * (2 + centres)[:, None]
     error = (pooled.detach().cpu()[0, 0] - right).abs().max()
-    gradient = float(plane.grad.sum())
+    gradient = float(gradients.sum())
     if not error < 1e-3 or not abs(gradient - 16) < 1e-3:
         raise WrongNumbersError(
             f'RoIAlign of a plane is off by {error:.3g} and its gradients sum up to '
@@ -187,6 +195,9 @@ def check_backbone(device: torch.device, dtype: torch.dtype) -> str:
     Args:
         device: where it runs.
         dtype: float32, or another one for autocast.
+
+    Raises:
+        WrongNumbersError: outputs or gradients differ by more than :data:`TOLERANCE`.
     """
     reference, images = _backbone()
     right = _step(reference, images)
@@ -221,5 +232,5 @@ def _step(model: torch.nn.Module, images: Tensor) -> list[Tensor]:
     """The last stage's map and the gradients of the first layer and of the last, in float64."""
     out = model(images)[-1]
     out.double().sin().sum().backward()  # no constant of the last LayerNorm
-    weights = [p for p in model.parameters() if p.grad is not None and p.dim() > 1]
-    return [t.detach().double() for t in (out, weights[0].grad, weights[-1].grad)]
+    grads = [p.grad for p in model.parameters() if p.grad is not None and p.dim() > 1]
+    return [t.detach().double() for t in (out, grads[0], grads[-1])]

@@ -14,7 +14,7 @@ class Finding:
 
     Attributes:
         name: what was looked at.
-        level: :data:`OK`, :data:`NOTE` (works, but good to know) or :data:`WRONG`.
+        level: ``'ok'``, ``'note'`` (works, but good to know) or ``'WRONG'``.
         text: one sentence; of what is wrong, with the command that mends it after ``run:``.
     """
 

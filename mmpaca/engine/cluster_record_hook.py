@@ -18,7 +18,7 @@ from .wrappers import bare_model
 @ROOT_HOOKS.register_module(force=True)  # in place of what mmpaca.registry put there
 @HOOKS.register_module()
 class ClusterRecordHook(Hook):
-    """Records clusters while an evaluator has a :class:`ClusterAlignmentMetric`.
+    """Records clusters while an evaluator has a :class:`~mmpaca.explain.ClusterAlignmentMetric`.
 
     A metric sees data samples only, never the model; this hook lends it the recording. Without
     such a metric it does nothing.

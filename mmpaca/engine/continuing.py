@@ -19,7 +19,7 @@ _KEPT = (
 class ContinuedBatchSampler:
     """A batch sampler whose first ``skip`` batches are left out, once.
 
-    Its indices are :class:`mmpaca.rng.Draw`, so that a data set can seed what it draws itself.
+    Its indices are ``mmpaca.rng.Draw``, so that a data set can seed what it draws itself.
 
     Args:
         batch_sampler: of the data loader, not yet used.

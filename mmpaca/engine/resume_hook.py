@@ -26,7 +26,7 @@ class ResumeHook(Hook):
 
     With ``num_workers=0`` the resumed run ends with the weights of an uninterrupted one, bit for
     bit, as far as the operators are deterministic. With workers that holds for the data sets that
-    seed each sample by :class:`mmpaca.rng.Draw` (ours do); of others the workers begin anew with
+    seed each sample by ``mmpaca.rng.Draw`` (ours do); of others the workers begin anew with
     their numbers. Gradients accumulated over several
     iterations are not saved: let the interval of checkpoints be a multiple of
     ``accumulative_counts``.

@@ -29,7 +29,7 @@ class StrictLoadHook(Hook):
         """Compare names and shapes, before anything is copied into the model, on every rank.
 
         Raises:
-            RuntimeError: as :func:`mmpaca.checkpoint.fitting.check_fit`.
+            RuntimeError: lists what is missing, unexpected and wrong-shaped.
         """
         if self.strict:
             check_fit(unwrapped(runner.model), checkpoint)  # as mmengine's loader

@@ -38,7 +38,8 @@ class ClusterAlignmentMetric(BaseMetric):
 
     Patches of padding count nowhere. Annotations come from ``ann_file``, as with CocoMetric, or
     from ``instances`` of the data samples (put it into ``meta_keys`` of PackDetInputs); in both
-    they are those of the image as loaded. Needs :class:`ClusterRecordHook` in ``custom_hooks``.
+    they are those of the image as loaded. Needs
+    :class:`~mmpaca.engine.ClusterRecordHook` in ``custom_hooks``.
 
     Args:
         ann_file: COCO annotations with segmentations; None for ``instances``.

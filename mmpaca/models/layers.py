@@ -129,7 +129,7 @@ class ConvMLP(nn.Module):
 
     The three maps of hidden channels are nearly all the memory of a block. So training saves
     the first of them only and computes the others again in the backward pass; inference on a
-    CPU never has whole ones (:meth:`forward_in_bands`).
+    CPU never has whole ones (``forward_in_bands``).
 
     Args:
         embed_dims: channels C.

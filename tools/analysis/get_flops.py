@@ -57,7 +57,7 @@ def published_models() -> list[dict]:
     """The models of the metafiles whose costs the authors published."""
     paths = sorted(config_dir().glob('*/metafile.yml'))
     models = [model for path in paths for model in yaml.safe_load(path.read_text())['Models']]
-    return [model for model in models if 'FLOPs' in model.get('Metadata', {})]
+    return [model for model in models if 'Results' in model]
 
 
 def compare(model: dict) -> tuple[list[str], bool]:

@@ -5,9 +5,9 @@ normalised images (batch, 3, height, width), all but the channels free, and give
 feat1, ... in the same order of axes. A file is written only after it has been read back and run at
 three sizes: the largest difference to PyTorch must be within 1e-4 of a map's largest magnitude.
 
-Of the rest of a detector, mmdeploy (last release 1.3.1; not tried here) covers neck, RPN, heads, box
-decoding, RoIAlign and NMS of RetinaNet, Mask R-CNN and Cascade Mask R-CNN for ONNX Runtime; it has
-no rules for PaCaViT, which would go through its older, TorchScript-based exporter as it is.
+Of the rest of a detector, mmdeploy (last release 1.3.1; not run here) covers neck, RPN, heads, box
+decoding, RoIAlign and NMS of RetinaNet, Mask R-CNN and Cascade Mask R-CNN for ONNX Runtime. It has
+no rules for PaCaViT and should need none: the older exporter of PyTorch that it calls takes it, too.
 """
 
 import argparse

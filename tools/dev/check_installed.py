@@ -156,7 +156,7 @@ class Checks:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('kind', choices=('wheel', 'editable'))
+    parser.add_argument('kind', choices=('wheel', 'editable'), help='what was installed')
     parser.add_argument('source', type=Path, help='tree that was installed')
     args = parser.parse_args()
     checks = Checks(args.kind, args.source)

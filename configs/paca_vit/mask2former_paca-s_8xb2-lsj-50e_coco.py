@@ -1,0 +1,28 @@
+# Mask2Former's own recipe.
+_base_ = [
+    'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+    '../_base_/schedules/paca_norm_keys.py',
+    '../_base_/mmpaca.py',
+]
+
+_imagenet = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_pacavit_small_p2cconv_100_0.pth'
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='PaCaViT',
+        arch='small',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint=_imagenet),
+    ),
+    panoptic_head=dict(in_channels=[96, 192, 320, 384]),
+)
+
+_load = dict(type='mmpaca.LoadImageFromFile', to_float32=True, backend_args={{_base_.backend_args}})
+train_pipeline = [_load, *_base_.train_pipeline[1:]]
+train_dataloader = dict(
+    dataset=dict(type='mmpaca.CocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
+)
+
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.paca_norm_keys))
+default_hooks = dict(checkpoint=dict(type='mmpaca.CheckpointHook'))
+custom_hooks = _base_.mmpaca_hooks

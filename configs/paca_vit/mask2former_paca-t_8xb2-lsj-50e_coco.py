@@ -1,0 +1,9 @@
+_base_ = './mask2former_paca-s_8xb2-lsj-50e_coco.py'
+
+_imagenet = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_pacavit_tiny_p2cconv_100_0.pth'
+model = dict(
+    backbone=dict(
+        arch='tiny',
+        init_cfg=dict(checkpoint=_imagenet),
+    ),
+)

@@ -1,0 +1,116 @@
+"""What model-index.yml says of each config is what the config is."""
+
+import re
+from pathlib import Path
+
+import modelindex
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from mmpaca.analysis.model import model_cost
+
+ROOT = Path(__file__).resolve().parent.parent
+IMPORTS = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+METAFILES = [yaml.safe_load((ROOT / path).read_text()) for path in IMPORTS]
+MODEL_INFOS = {model['Name']: model for metafile in METAFILES for model in metafile['Models']}
+RELEASE = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/'
+# The authors' table contradicts the architecture (see configs/paca_vit/README.md).
+CONTRADICTED = {'mask-rcnn_paca-b-teacher_1x_coco', 'paca-b-teacher_8xb128_in1k'}
+
+
+def config_of(info: dict) -> Config:
+    return Config.fromfile(ROOT / info['Config'])
+
+
+def test_every_config_has_one_entry():
+    configs = [
+        str(path.relative_to(ROOT))
+        for folder in ('paca_vit', 'classification')
+        for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
+    ]
+    entries = [model['Config'] for metafile in METAFILES for model in metafile['Models']]
+    assert sorted(entries) == sorted(configs)
+    assert all(Path(info['Config']).stem == name for name, info in MODEL_INFOS.items())
+    for path, metafile in zip(IMPORTS, METAFILES, strict=True):
+        (collection,) = metafile['Collections']
+        assert {model['In Collection'] for model in metafile['Models']} == {collection['Name']}
+        assert collection['README'] == str(Path(path).with_name('README.md'))
+        readme = (ROOT / collection['README']).read_text()
+        for model in metafile['Models']:
+            assert f']({Path(model["Config"]).name})' in readme
+
+
+def test_the_library_behind_mim_reads_it():
+    index = modelindex.load(str(ROOT / 'model-index.yml'))
+    index.build_models_with_collections()
+    # It looks for READMEs beside the metafile; OpenMMLab's paths begin at the root.
+    assert [e for e in index.check(silent=True) if 'README' not in e] == []
+    assert {model.name for model in index.models} == set(MODEL_INFOS)
+    paper = index.models[0].full_model.paper
+    assert paper['URL'] == 'https://arxiv.org/abs/2203.11987'
+
+
+def test_aliases_are_the_names_that_users_type_first():
+    aliases = {a: info['Config'] for info in MODEL_INFOS.values() for a in info.get('Alias', [])}
+    assert set(aliases) == {'mask_rcnn_paca', 'retinanet_paca'}
+    for alias, path in aliases.items():
+        assert (
+            f'./{Path(path).relative_to("configs")}' in (ROOT / f'configs/{alias}.py').read_text()
+        )
+
+
+def test_weights_are_the_authors():
+    """Figures only where the authors have some; a detector starts from weights they published."""
+    classifiers = {info.get('Weights') for info in MODEL_INFOS.values() if 'in1k' in info['Name']}
+    for name, info in MODEL_INFOS.items():
+        published = 'in1k' in name or re.match('mask-rcnn.*_1x_', name)
+        assert ('Results' in info) == bool(published)
+        if 'Weights' in info:
+            assert 'Results' in info and info['Weights'].startswith(RELEASE)
+            assert info['Converted From'] == {
+                'Weights': info['Weights'],
+                'Code': 'https://github.com/iVMCL/PaCaViT',
+            }
+        init_cfg = config_of(info).model.backbone.get('init_cfg')
+        if init_cfg:
+            assert init_cfg.checkpoint in classifiers
+    assert sum('Weights' in info for info in MODEL_INFOS.values()) == 16
+
+
+def test_epochs_are_the_configs():
+    for info in MODEL_INFOS.values():
+        cfg, metadata = config_of(info), info['Metadata']
+        if 'max_iters' in cfg.train_cfg:
+            assert metadata['Iterations'] == cfg.train_cfg.max_iters
+        elif 'in1k' not in info['Name']:  # those are the collection's
+            assert metadata['Epochs'] == cfg.train_cfg.max_epochs
+
+
+@pytest.mark.parametrize('name', MODEL_INFOS)
+def test_parameters(name):
+    info = MODEL_INFOS[name]
+    cfg = config_of(info)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+        params = sum(p.numel() for p in MODELS.build(cfg.model).parameters())
+    if 'Results' not in info:
+        assert params == info['Metadata']['Parameters']
+    elif name not in CONTRADICTED:
+        assert params == pytest.approx(info['Metadata']['Parameters'], rel=0.015)
+
+
+@pytest.mark.parametrize(
+    ('name', 'shape'),
+    [
+        ('retinanet_paca-t_1x_coco', (800, 1280)),
+        ('rtmdet-ins_m_paca-t_8xb32-300e_coco', (640, 640)),
+        ('paca-t_cifar100_224', (224, 224)),
+        ('paca-t_cifar100_32', (32, 32)),
+    ],
+)
+def test_flops(name, shape):
+    """Of a few; `tools/analysis/get_flops.py --published` counts all of the authors'."""
+    info = MODEL_INFOS[name]
+    assert model_cost(config_of(info), shape).macs == info['Metadata']['FLOPs']
