@@ -84,13 +84,10 @@ check_interpreter() (
     exit $failed
 )
 
-if [[ $# -gt 0 ]]; then
-    given=1
-else
-    given=0
-    set -- python3.10 python3.11 python3.12 python3.13
-fi
+given=$(($# > 0))
+[[ $given == 1 ]] || set -- python3.10 python3.11 python3.12 python3.13
 status=0
+checked=0
 summary=()
 for interpreter; do
     if ! command -v "$interpreter" > /dev/null; then
@@ -105,9 +102,10 @@ for interpreter; do
     check_interpreter "$interpreter"
     result=$?
     set -e
-    summary+=("$interpreter: $([[ $result == 0 ]] && echo passed || echo FAILED) in $((SECONDS - start)) s")
-    [[ $result == 0 ]] || status=1
+    checked=$((checked + 1))
+    [[ $result == 0 ]] && verdict=passed || verdict=FAILED status=1
+    summary+=("$interpreter: $verdict in $((SECONDS - start)) s")
 done
 printf '%s\n' "${summary[@]}"
-[[ ${summary[*]} == *' s'* ]] || status=1 # nothing was checked
+[[ $checked -gt 0 ]] || status=1
 exit $status
