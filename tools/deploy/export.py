@@ -43,7 +43,8 @@ def parse_args() -> argparse.Namespace:
         help='size at which the files are checked first; 800 1280',
     )
     parser.add_argument('--opset', type=int, help="of the ONNX file; PyTorch's choice if left out")
-    parser.add_argument('--device', default='cuda:0' if torch.cuda.is_available() else 'cpu')
+    device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
+    parser.add_argument('--device', default=device, help='where PyTorch runs; here %(default)s')
     args = parser.parse_args()
     if len(args.shape) > 2 or min(args.shape) < 1:
         parser.error(f'--shape takes a side or a height and a width, got {args.shape}')
