@@ -1,16 +1,5 @@
-_base_ = 'mmpretrain::_base_/default_runtime.py'
-
-# Registers PaCaViT and mmpaca's checkpoint loaders.
-custom_imports = dict(imports=['mmpaca'], allow_failed_imports=False)
+_base_ = ['mmpretrain::_base_/default_runtime.py', './mmpaca.py']
 
 # Checkpoints appear whole or not at all, and --resume finds the newest whole one.
 default_hooks = dict(checkpoint=dict(type='mmpaca.CheckpointHook'))
-
-custom_hooks = [
-    # A checkpoint that does not fit is an error; strict=False to load what fits.
-    dict(type='mmpaca.StrictLoadHook', strict=True),
-    # A resumed run is the same run.
-    dict(type='mmpaca.ResumeHook'),
-    # Steps with NaN or infinite gradients are left out; more than so many in a row stop the run.
-    dict(type='mmpaca.FiniteHook', max_skips=5),
-]
+custom_hooks = _base_.mmpaca_cls_hooks

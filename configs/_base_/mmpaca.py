@@ -1,17 +1,22 @@
-# What every detector of ours adds to mmdet's runtime. A config that inherits a whole config of
-# mmdet's, and with it that runtime, takes this beside it and sets the last lines of
+# What every config of ours adds to mmdet's or mmpretrain's runtime. A config that inherits a whole
+# config of mmdet's, and with it that runtime, takes this beside it and sets the last lines of
 # default_runtime.py itself.
 
 # Registers PaCaViT and, where mmcv has no compiled operators, torchvision's.
 custom_imports = dict(imports=['mmpaca'], allow_failed_imports=False)
 
-mmpaca_hooks = [
+# For classifiers.
+mmpaca_cls_hooks = [
     # A checkpoint that does not fit is an error; strict=False to load what fits.
     dict(type='mmpaca.StrictLoadHook', strict=True),
     # A resumed run is the same run.
     dict(type='mmpaca.ResumeHook'),
     # Steps with NaN or infinite gradients are left out; more than so many in a row stop the run.
     dict(type='mmpaca.FiniteHook', max_skips=5),
+]
+# For detectors.
+mmpaca_hooks = [
+    *mmpaca_cls_hooks,
     dict(type='mmpaca.NeckHook'),
     dict(type='mmpaca.BadDataHook'),
     # Does nothing unless an evaluator has a ClusterAlignmentMetric.
