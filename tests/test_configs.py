@@ -103,10 +103,14 @@ def evaluated(cfg: Config) -> set[str]:
     evaluators = (
         cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     )
-    metrics = [evaluator.get('metric', 'panoptic') for evaluator in evaluators]
-    return {
-        name for metric in metrics for name in ([metric] if isinstance(metric, str) else metric)
-    }
+    asked = set()
+    for evaluator in evaluators:
+        if evaluator.type == 'CocoPanopticMetric':
+            asked.add('panoptic')
+        else:
+            metric = evaluator.get('metric', [])
+            asked.update([metric] if isinstance(metric, str) else metric)
+    return asked
 
 
 @pytest.fixture

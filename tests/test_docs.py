@@ -106,6 +106,8 @@ def source_of(tool: str) -> str:
         found = [spec for spec in map(find_spec, ('mmdet', 'mmpretrain')) if spec]
         theirs = [(Path(spec.origin).parent / '.mim' / tool).read_text() for spec in found]
         source = "'--trust-checkpoint'".join(theirs)
+    if 'add_arguments(' in source:  # what the tools that measure share
+        source += (ROOT / 'mmpaca/analysis/timing.py').read_text()
     return source
 
 
