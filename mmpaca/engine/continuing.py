@@ -88,6 +88,11 @@ class ContinuedIterator:
     def __iter__(self) -> Iterator:
         return self
 
+    def skip_iter(self, num_iters: int) -> None:
+        """Skip batches as newer loops do (onedl-mmengine 0.10.12), at once."""
+        for _ in range(num_iters):
+            next(self)
+
     def __next__(self) -> Any:
         if self.done:
             self.done -= 1
