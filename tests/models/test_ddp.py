@@ -91,7 +91,7 @@ def test_a_detector_where_one_process_has_no_instances(tmp_path, root):
 
         def step(forward, member: int) -> dict:
             model.zero_grad()
-            data = samples(with_mask=True)
+            data = samples(with_seg=False)
             if member == 1:
                 for sample in data['data_samples']:
                     sample.gt_instances = sample.gt_instances[:0]
