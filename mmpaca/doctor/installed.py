@@ -105,7 +105,7 @@ def _check_providers(module: str) -> Iterator[Finding]:
     keep = _to_keep(module)
     for package, version in packages.items():
         if package.startswith('onedl-'):
-            text = f'{version} is a fork that mmpaca is not tested with'
+            text = f'{version} is a fork, with which mmpaca is tested less'
             remedy = f'pip uninstall -y {package} && pip install {keep}'
             yield Finding(package, NOTE, f'{text}; run: {remedy}')
     if len(packages) > 1:
