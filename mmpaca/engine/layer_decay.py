@@ -79,12 +79,13 @@ def _layers_of(model: nn.Module) -> Callable[[str], tuple[int, int]]:
     backbone, prefix = getattr(model, 'backbone', None), 'backbone.'
     if backbone is None:
         backbone, prefix = model, ''
-    if not hasattr(backbone, 'get_layer_depth'):
+    layer_depth = getattr(backbone, 'get_layer_depth', None)
+    if layer_depth is None:
         raise TypeError(
             f'{KEY} needs a backbone with get_layer_depth, which {type(backbone).__name__} has '
             'not: use PaCaViT, or another optim_wrapper.constructor'
         )
-    return lambda name: backbone.get_layer_depth(name, prefix)
+    return lambda name: layer_depth(name, prefix)
 
 
 def _merged(groups: list[dict]) -> list[dict]:
