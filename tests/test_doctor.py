@@ -208,11 +208,6 @@ class Hide:
 
 @on_reference_stack
 def test_without_pkg_resources(monkeypatch):
-    class Nowhere:
-        @staticmethod
-        def find_spec(name, path=None, target=None):
-            return None
-
     assert live.check_configs().endswith('a MaskRCNN on PaCaViT')
     real = installed.importlib.util.find_spec
     monkeypatch.delitem(sys.modules, 'pkg_resources', raising=False)
@@ -225,6 +220,10 @@ def test_without_pkg_resources(monkeypatch):
     assert [one.level for one in found] == [WRONG] and found[0].text.endswith(remedy)
     running = live._run('configs', live.check_configs)
     assert running.level == WRONG and running.text.endswith(remedy)
+
+    # The fork of mmengine needs none.
+    monkeypatch.setattr(installed, 'PROVIDERS', {**installed.PROVIDERS, 'mmengine': ()})
+    assert 'setuptools' not in [one.name for one in installed.check_conflicts()]
 
 
 @on_reference_stack

@@ -147,6 +147,8 @@ def _check_torchvision() -> Iterator[Finding]:
 
 
 def _check_setuptools() -> Iterator[Finding]:
+    if 'mmengine' not in installed('mmengine'):  # its fork does without
+        return
     if importlib.util.find_spec('pkg_resources') is None:
         version = installed('setuptools').get('setuptools', 'none')
         text = (
