@@ -43,9 +43,10 @@ class Page:
         self.map_cells = map_cells
 
     def __enter__(self) -> 'Page':
-        template = _TEMPLATE.read_text().replace('/* PALETTE */[]', json.dumps(PALETTE.tolist()))
+        template = _TEMPLATE.read_text(encoding='utf-8')
+        template = template.replace('/* PALETTE */[]', json.dumps(PALETTE.tolist()))
         head, self._tail = template.split(_PLACE)
-        self._file = self.path.open('w')
+        self._file = self.path.open('w', encoding='utf-8')  # as it says in its head
         self._file.write(head)
         return self
 

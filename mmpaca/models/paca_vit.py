@@ -157,7 +157,7 @@ class PaCaViT(BaseModule):
             used by the whole stage, 1 every block computes its own, k every k-th block does.
         in_channels: channels of the image.
         stem_stride: patches of stage 1 are this many pixels wide, 4, 2 or 1.
-        out_indices: stages whose maps are returned.
+        out_indices: stages whose maps are returned, ascending.
         drop_rate: dropout after the linear layers.
         attn_drop_rate: dropout of the attention weights.
         drop_path_rate: stochastic depth, rising linearly from 0 over all blocks to this.
@@ -223,8 +223,13 @@ class PaCaViT(BaseModule):
         self.num_clusters = _per_stage('num_clusters', num_clusters, stages)
         intervals = _per_stage('cluster_interval', cluster_interval, stages)
         self.out_indices = _check_indices(out_indices, stages)
-        if not -1 <= frozen_stages < stages:
-            raise ValueError(f'frozen_stages={frozen_stages} is not in -1..{stages - 1}')
+        if frozen_stages not in range(-1, stages):
+            raise ValueError(f'frozen_stages={frozen_stages!r} is not in -1..{stages - 1}')
+        if pos_embed_size is not None and not pos_embed_size > 0:
+            raise ValueError(f'pos_embed_size={pos_embed_size!r} must be > 0, or None for none')
+        _check_rates(
+            drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate
+        )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
 
@@ -370,7 +375,17 @@ def _per_stage(name: str, value: int | Sequence[int], stages: int) -> tuple[int,
 
 
 def _check_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
-    indices = tuple(out_indices)
-    if not indices or any(i not in range(stages) for i in indices):
-        raise ValueError(f'out_indices={out_indices!r} must name stages of 0..{stages - 1}')
+    """Refuse what is no ascending choice of stages: maps come out in the order of the stages."""
+    indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
+    if not indices or list(indices) != [i for i in range(stages) if i in indices]:
+        raise ValueError(
+            f'out_indices={out_indices!r} must name stages of 0..{stages - 1}, ascending'
+        )
     return indices
+
+
+def _check_rates(**rates: float) -> None:
+    """Refuse probabilities that leave nothing, or are none."""
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f'{name}={rate!r} must be at least 0 and less than 1')

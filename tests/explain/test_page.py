@@ -38,11 +38,12 @@ def test_page_is_one_file_that_needs_nothing(scene, tmp_path):
     with Page(tmp_path / 'index.html') as page:
         page.add('a.jpg', scene)
         page.add('</script>.jpg', scene)
-    text = (tmp_path / 'index.html').read_text()
+        page.add('Käfer.jpg', scene)
+    text = (tmp_path / 'index.html').read_bytes().decode('utf-8')
     assert not re.search(r'(src|href)="(?!data:)|@import|https?://|url\(', text)
     scripts = re.findall(r'<script type="application/json".*?>(.*?)</script>', text, re.S)
     names = [json.loads(script)['name'] for script in scripts]
-    assert names == ['a.jpg', '</script>.jpg']
+    assert names == ['a.jpg', '</script>.jpg', 'Käfer.jpg']
     assert '/* PALETTE */' not in text and '<!-- SCENES -->' not in text
     with pytest.raises(ValueError, match='map_cells=0'):
         Page(tmp_path / 'index.html', 0)

@@ -319,8 +319,15 @@ def test_layer_depth():
         (dict(num_clusters=(1, 1, 1, -1)), 'num_clusters'),
         (dict(cluster_interval=1.5), 'cluster_interval=1.5'),
         (dict(stem_stride=3), 'stem_stride=3 is not one of'),
-        (dict(out_indices=(0, 4)), 'out_indices=\\(0, 4\\)'),
+        (dict(out_indices=(0, 4)), 'out_indices=\\(0, 4\\) must name stages of 0..3, ascending'),
+        (dict(out_indices=(3, 1)), 'out_indices=\\(3, 1\\)'),
+        (dict(out_indices=(1, 1)), 'out_indices=\\(1, 1\\)'),
+        (dict(out_indices=3), 'out_indices=3'),
         (dict(frozen_stages=4), 'frozen_stages=4'),
+        (dict(frozen_stages='1'), "frozen_stages='1' is not in -1..3"),
+        (dict(pos_embed_size=-3), 'pos_embed_size=-3 must be > 0'),
+        (dict(drop_path_rate=1.0), 'drop_path_rate=1.0 must be at least 0 and less than 1'),
+        (dict(attn_drop_rate=-0.1), 'attn_drop_rate=-0.1'),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
