@@ -18,6 +18,10 @@ mmpaca_cls_hooks = [
 mmpaca_hooks = [
     *mmpaca_cls_hooks,
     dict(type='mmpaca.NeckHook'),
+    # Heads for another number of classes than the data has are an error.
+    dict(type='mmdet.NumClassCheckHook'),
+    # So are an evaluator and a data loader with different annotations.
+    dict(type='mmpaca.EvaluatorCheckHook'),
     dict(type='mmpaca.BadDataHook'),
     # Does nothing unless an evaluator has a ClusterAlignmentMetric.
     dict(type='mmpaca.ClusterRecordHook'),

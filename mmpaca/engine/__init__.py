@@ -4,6 +4,7 @@ from .bad_data_hook import BadDataHook
 from .checkpoint_hook import CheckpointHook
 from .cluster_record_hook import ClusterRecordHook
 from .cluster_visualization_hook import ClusterVisualizationHook
+from .evaluator_check_hook import EvaluatorCheckHook
 from .finite_hook import FiniteHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .neck_hook import NeckHook
@@ -15,6 +16,7 @@ __all__ = [
     'CheckpointHook',
     'ClusterRecordHook',
     'ClusterVisualizationHook',
+    'EvaluatorCheckHook',
     'FiniteHook',
     'LayerDecayOptimWrapperConstructor',
     'NeckHook',
