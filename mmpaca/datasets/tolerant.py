@@ -13,7 +13,6 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmpaca.registry import DATASETS, TRANSFORMS
-from mmpaca.rng import Draw, seeded
 
 from .coco_faults import FAULTS, REMEDY, Fault, find_faults, without_faults
 from .images import MAX_PIXELS, decode
@@ -92,16 +91,6 @@ class CocoDataset(MMDetCocoDataset):
         index.createIndex()
         index.img_ann_map, index.cat_img_map = index.imgToAnns, index.catToImgs
         return index
-
-    def __getitem__(self, idx: int) -> dict:
-        """A sample, augmented by numbers that depend on seed, epoch and index alone.
-
-        Not on the worker that loads it or on what was loaded before.
-        """
-        if not isinstance(idx, Draw):
-            return super().__getitem__(idx)
-        with seeded(idx.seed, idx.epoch, int(idx)):
-            return super().__getitem__(int(idx))
 
     def prepare_data(self, idx: int) -> dict | None:
         """A sample, or None where it is broken and another one shall take its place.

@@ -6,17 +6,23 @@ import re
 import cv2
 import numpy as np
 import pytest
+import torch
 from broken import SIZE, add_broken_annotations, write_broken
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import (
+    ClassBalancedDataset,
+    ConcatDataset,
+    RepeatDataset,
+    pseudo_collate,
+)
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Subset
 
 from mmpaca.datasets import CLASSES
 from mmpaca.datasets.coco_faults import FAULTS, count, find_faults, without_faults
 from mmpaca.datasets.images import decode
-from mmpaca.engine.continuing import continued_dataloader
+from mmpaca.engine.continuing import ContinuedBatchSampler, continued_dataloader
 from mmpaca.registry import DATASETS
 
 PIPELINE = [
@@ -131,11 +137,21 @@ def test_a_size_that_differs_is_no_other_picture():
         decode(content, max_pixels=599)
 
 
+WRAPPERS = dict(
+    none=lambda data: data,
+    repeated=lambda data: RepeatDataset(data, 2),
+    concatenated=lambda data: ConcatDataset([data, data]),
+    balanced=lambda data: ClassBalancedDataset(data, 1.0),
+    part=lambda data: Subset(data, range(len(data))),
+)
+
+
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
-def test_samples_depend_on_seed_epoch_and_index_alone(shapes, sampler):
-    """Not on the number of workers, nor on what was loaded before."""
+@pytest.mark.parametrize('wrap', WRAPPERS.values(), ids=WRAPPERS)
+def test_samples_depend_on_seed_epoch_and_place_alone(shapes, sampler, wrap):
+    """Not on the number of workers, nor on what was loaded before, nor on what wraps the data set."""
     flip = dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical'])
-    data = dataset(shapes, pipeline=[*PIPELINE[:2], flip, PIPELINE[2]])
+    data = wrap(dataset(shapes, pipeline=[*PIPELINE[:2], flip, PIPELINE[2]]))
 
     def batches(workers: int, skip: int, seed: int = 7) -> list:
         used = DataLoader(
@@ -154,14 +170,20 @@ def test_samples_depend_on_seed_epoch_and_index_alone(shapes, sampler):
         return result
 
     first = batches(0, 0)
-    assert len(first) == 8 and batches(2, 0) == first
-    assert batches(2, 3)[:5] == first[3:]
+    assert len(first) >= 8 and batches(2, 0) == first
+    assert batches(2, 3)[:5] == first[3:8]
     assert batches(0, 0, seed=8) != first
     # The second time an image comes it is not flipped as the first time, each of them.
-    images = [dict(zip(*batch, strict=True)) for batch in first]
-    early = {k: v for batch in images[:4] for k, v in batch.items()}
-    late = {k: v for batch in images[4:] for k, v in batch.items()}
-    assert early.keys() == late.keys() and early != late
+    early, late = {}, {}
+    for name, pixels in (pair for batch in first[:8] for pair in zip(*batch, strict=True)):
+        (late if name in early else early)[name] = pixels
+    assert len(late) > 8 and any(early[name] != pixels for name, pixels in late.items())
+
+
+def test_what_a_sampler_repeats_is_augmented_anew():
+    batches = ContinuedBatchSampler(BatchSampler([5] * 4, 2, drop_last=False))
+    drawn = [(i, torch.rand(1).item()) for _ in range(2) for batch in batches for i in batch]
+    assert len(drawn) == len(set(drawn)) == 8 and {i for i, _ in drawn} == {5}
 
 
 def test_training_goes_on_and_sums_up(broken, root, tmp_path):
