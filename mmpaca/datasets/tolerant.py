@@ -24,10 +24,22 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
 
     Args:
         max_pixels: of the largest image that is decoded.
-        **kwargs: mmcv's.
+        **kwargs: mmcv's, but for ``ignore_empty`` and ``file_client_args``.
+
+    Raises:
+        ValueError: one of those two is given.
     """
 
     def __init__(self, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
+        if kwargs.pop('ignore_empty', False):
+            raise ValueError(
+                'ignore_empty=True is not for mmpaca.LoadImageFromFile: remove it, for '
+                'mmpaca.CocoDataset replaces images that cannot be loaded'
+            )
+        if kwargs.pop('file_client_args', None) is not None:
+            raise ValueError(
+                'file_client_args is not for mmpaca.LoadImageFromFile: write backend_args instead'
+            )
         super().__init__(**kwargs)
         self.max_pixels = max_pixels
 
@@ -83,7 +95,8 @@ class CocoDataset(MMDetCocoDataset):
         if self.test_mode:
             return MMDetCocoDataset.COCOAPI(path)
         index = MMDetCocoDataset.COCOAPI()
-        index.dataset = fileio.load(path)
+        # A remote file's copy has no suffix that would say so.
+        index.dataset = fileio.load(path, file_format='json')
         self.faults = list(find_faults(index.dataset, self.with_mask, thorough=False))
         for fault in self.faults:
             _log(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, Subset
 from mmpaca.datasets import CLASSES
 from mmpaca.datasets.coco_faults import FAULTS, count, find_faults, without_faults
 from mmpaca.datasets.images import decode
+from mmpaca.datasets.tolerant import LoadImageFromFile
 from mmpaca.engine.continuing import ContinuedBatchSampler, continued_dataloader
 from mmpaca.registry import DATASETS
 
@@ -127,6 +129,19 @@ def test_each_offender_is_named_once(broken, monkeypatch):
         dataset(root, max_bad_share=2)
 
 
+def test_annotations_need_no_suffix(shapes, tmp_path):
+    """As the temporary copies that mmengine makes of remote files."""
+    copy = shutil.copy(shapes / 'annotations/train.json', tmp_path / 'copy')
+    assert len(dataset(shapes, ann_file=str(copy))) == len(dataset(shapes)) == 16
+
+
+def test_options_that_would_be_ignored_are_refused():
+    with pytest.raises(ValueError, match='ignore_empty=True is not for .*: remove it'):
+        LoadImageFromFile(ignore_empty=True)
+    with pytest.raises(ValueError, match='file_client_args is not for .*: write backend_args'):
+        LoadImageFromFile(file_client_args=dict(backend='disk'))
+
+
 def test_a_size_that_differs_is_no_other_picture():
     picture = np.zeros((20, 30, 3), np.uint8)
     content = cv2.imencode('.png', picture)[1].tobytes()
@@ -135,6 +150,19 @@ def test_a_size_that_differs_is_no_other_picture():
         decode(content, (30, 20))
     with pytest.raises(ValueError, match='has 600 pixels, more than max_pixels=599'):
         decode(content, max_pixels=599)
+
+
+@pytest.mark.parametrize('kind', ['.jpg', '.png'])
+def test_a_trailer_is_no_truncation(kind):
+    """Phones put films and maps of depth behind a picture."""
+    picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    content = cv2.imencode(kind, picture)[1].tobytes()
+    trailer = b'film' * 1250
+    assert np.array_equal(decode(content + trailer), decode(content))
+    for end in (len(content) // 2, len(content) - 100):
+        for broken in (content[:end], content[:end] + bytes(9000)):  # or blocks were lost
+            with pytest.raises(ValueError, match=f'is a truncated [A-Z]+ file of {len(broken)} b'):
+                decode(broken)
 
 
 WRAPPERS = dict(
