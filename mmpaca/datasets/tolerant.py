@@ -97,7 +97,10 @@ class CocoDataset(MMDetCocoDataset):
         index = MMDetCocoDataset.COCOAPI()
         # A remote file's copy has no suffix that would say so.
         index.dataset = fileio.load(path, file_format='json')
-        self.faults = list(find_faults(index.dataset, self.with_mask, thorough=False))
+        try:
+            self.faults = list(find_faults(index.dataset, self.with_mask, thorough=False))
+        except ValueError as error:
+            raise ValueError(f'{self.ann_file}: {error}') from None
         for fault in self.faults:
             _log(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
         index.dataset = without_faults(index.dataset, self.faults)

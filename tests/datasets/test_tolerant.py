@@ -78,6 +78,23 @@ def test_each_fault_is_found_and_left_out(shapes):
     assert not any(kind.startswith('segmentation') for kind in boxes)
 
 
+@pytest.mark.parametrize(
+    ('change', 'says'),
+    [
+        (dict(annotations=None), "no list 'annotations': needed are images, annotations and"),
+        (dict(categories=[dict(name='a')]), "category no. 0 is {'name': 'a'}: it needs an id and"),
+    ],
+)
+def test_no_coco_file(shapes, tool, tmp_path, change, says):
+    coco = json.loads((shapes / 'annotations/train.json').read_text())
+    path = tmp_path / 'other.json'
+    path.write_text(json.dumps({**coco, **change}))
+    with pytest.raises(ValueError, match=f'{path}: {says}'):
+        dataset(shapes, ann_file=str(path))
+    printed = tool('analysis/check_coco.py', path, shapes / 'train', ok=False)
+    assert printed.startswith(f'error: {path}: {says}')
+
+
 def test_unusual_images_load(broken):
     root, says, _ = broken
     data = dataset(root)
@@ -111,7 +128,7 @@ def test_each_offender_is_named_once(broken, monkeypatch):
     for name, text in says.items():
         assert len([x for x in lines if f'/{name}: ' in x and text in x]) == 1, name
     assert len(data.bad_files()) == len(says)
-    assert len([x for x in lines if 'left out)' in x or 'is taken)' in x]) == len(data.faults) == 15
+    assert len([x for x in lines if 'left out)' in x or 'is taken)' in x]) == len(data.faults) == 17
     with pytest.raises(
         RuntimeError, match=r'of 34 samples are broken, more than max_bad_share=0.1'
     ):
