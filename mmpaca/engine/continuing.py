@@ -19,7 +19,7 @@ _KEPT = (
 class ContinuedBatchSampler:
     """A batch sampler whose first ``skip`` batches are left out, once.
 
-    Its batches are :class:`mmpaca.rng.Draws`: seed, epoch and place in the epoch alone decide what
+    Its batches are ``mmpaca.rng.Draws``: seed, epoch and place in the epoch alone decide what
     a data set draws for a sample, not the worker that loads it or what was loaded before.
 
     Args:

@@ -26,7 +26,7 @@ class ResumeHook(Hook):
 
     The resumed run ends with the weights of an uninterrupted one, bit for bit, as far as the
     operators are deterministic: with any number of workers and any data set, for each sample is
-    seeded (:class:`mmpaca.rng.Draws`). Gradients accumulated over several iterations are not
+    seeded (``mmpaca.rng.Draws``). Gradients accumulated over several iterations are not
     saved: let the interval of checkpoints be a multiple of ``accumulative_counts``.
 
     In distributed runs ``mmpaca.CheckpointHook`` is needed, for mmengine's saves on rank 0 alone.
