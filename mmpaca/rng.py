@@ -74,8 +74,8 @@ def seeded(*numbers: int) -> Iterator[None]:
 class Draws:
     """The indices of a batch, which seed what a data set draws for each of their samples.
 
-    While who goes through them uses an index, the generators are :func:`seeded`. So it does not
-    matter which data set, or which wrapper of it, takes the index.
+    Until a loop over them asks for the next index, the generators are :func:`seeded` for this one.
+    So it does not matter which data set, or which wrapper of it, takes the index.
 
     Args:
         indices: into a data set.

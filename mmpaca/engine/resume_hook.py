@@ -25,9 +25,10 @@ class ResumeHook(Hook):
     generators as it found them.
 
     The resumed run ends with the weights of an uninterrupted one, bit for bit, as far as the
-    operators are deterministic: with any number of workers and any data set, for each sample is
-    seeded (``mmpaca.rng.Draws``). Gradients accumulated over several iterations are not
-    saved: let the interval of checkpoints be a multiple of ``accumulative_counts``.
+    operators are deterministic. That holds with any number of workers, for each sample is seeded
+    (``mmpaca.rng.Draws``), but not for pipelines that remember samples, as CachedMosaic does.
+    Gradients accumulated over several iterations are not saved: let the interval of checkpoints
+    be a multiple of ``accumulative_counts``.
 
     In distributed runs ``mmpaca.CheckpointHook`` is needed, for mmengine's saves on rank 0 alone.
     """

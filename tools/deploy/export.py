@@ -3,8 +3,9 @@
 OUT/backbone.pt2 is for torch.export.load, OUT/backbone.onnx for ONNX Runtime and others. Both take
 normalised images (batch, channels, height, width), all but the channels free, and give the maps
 feat0, feat1, ... in the same order of axes. The .pt2 file runs on the kind of device that it was
-traced on, see --device; the ONNX file on any. A file is written only after it has been read back and run at
-three sizes: the largest difference to PyTorch must be within 1e-4 of a map's largest magnitude.
+traced on, see --device; the ONNX file on any. A file is written only after it has been read back
+and run at three sizes: the largest difference to PyTorch must be within 1e-4 of a map's largest
+magnitude.
 
 Of the rest of a detector, mmdeploy (last release 1.3.1; not run here) covers neck, RPN, heads, box
 decoding, RoIAlign and NMS of RetinaNet, Mask R-CNN and Cascade Mask R-CNN for ONNX Runtime. It has
