@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from .analysis.model import input_channels
 from .compat import require
 
 #: The largest error let pass, as a share of the largest magnitude in a map.
@@ -16,7 +17,7 @@ TOLERANCE = 1e-4
 _INPUT = 'image'
 _AXES = {0: 'batch', 2: 'height', 3: 'width'}
 # Sizes that no stride divides and no two of which are equal: nothing in them is a special case.
-_TRACED = (2, 3, 103, 167)
+_TRACED = (2, 103, 167)  # batch, height, width
 
 Run = Callable[[Tensor], Sequence[Tensor]]
 
@@ -24,13 +25,18 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 def trace(backbone: nn.Module) -> ExportedProgram:
     """What a backbone computes in inference, for any batch size, height and width.
 
+    The program is for the kind of device that the backbone is on: its weights lie there, and on
+    CPUs it takes other ways. (An ONNX file written from it runs on any.)
+
     Args:
-        backbone: maps (B, 3, H, W) images to a tuple of maps. It is set to eval mode.
+        backbone: maps (B, C, H, W) images to a tuple of maps. It is set to eval mode.
 
     Raises:
         torch._dynamo.exc.UserError: PyTorch cannot trace it with these axes free.
     """
-    image = torch.rand(_TRACED, device=next(backbone.parameters()).device)
+    batch, height, width = _TRACED
+    channels, device = input_channels(backbone), next(backbone.parameters()).device
+    image = torch.rand(batch, channels, height, width, device=device)
     axes = dict.fromkeys(_AXES, Dim.DYNAMIC)
     with torch.no_grad():
         return torch.export.export(backbone.eval(), (image,), dynamic_shapes=(axes,), strict=False)

@@ -46,7 +46,7 @@ def seeded(*numbers: int) -> Iterator[None]:
     For the CPU's generators, which are those that load data.
 
     Args:
-        numbers: any integers >= 0, e.g. seed, epoch and index.
+        numbers: any integers >= 0, e.g. seed, epoch and place in it.
 
     Example:
         >>> import torch
@@ -71,17 +71,24 @@ def seeded(*numbers: int) -> Iterator[None]:
         torch.set_rng_state(before[2])
 
 
-class Draw(int):
-    """An index into a data set that knows in which epoch it was drawn, and the sampler's seed."""
+class Draws:
+    """The indices of a batch, which seed what a data set draws for each of their samples.
 
-    epoch: int
-    seed: int
+    Until a loop over them asks for the next index, the generators are :func:`seeded` for this one.
+    So it does not matter which data set, or which wrapper of it, takes the index.
 
-    def __new__(cls, index: int, epoch: int, seed: int) -> 'Draw':
-        """An index with its epoch and seed."""
-        draw = super().__new__(cls, index)
-        draw.epoch, draw.seed = epoch, seed
-        return draw
+    Args:
+        indices: into a data set.
+        seeds: for each index the numbers that seed its sample.
+    """
 
-    def __reduce__(self) -> tuple[type['Draw'], tuple[int, int, int]]:  # on the way to a worker
-        return Draw, (int(self), self.epoch, self.seed)
+    def __init__(self, indices: list, seeds: list[tuple[int, ...]]) -> None:
+        self.indices, self.seeds = indices, seeds
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator:
+        for index, numbers in zip(self.indices, self.seeds, strict=True):
+            with seeded(*numbers):
+                yield index

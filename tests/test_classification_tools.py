@@ -149,6 +149,20 @@ def test_the_variants_are_different_models(root, ablation, dataset):
     assert len(set(shapes)) == len(shapes)
 
 
+def test_digits_of_an_ablation_are_whole_or_not_there(ablation, monkeypatch, tmp_path):
+    def fail(folder) -> None:
+        folder.mkdir()
+        raise OSError('No space left on device')
+
+    make_digits = ablation['make_digits']
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space left'):
+        patch.setitem(make_digits.__globals__, 'write_digits', fail)
+        make_digits(tmp_path / 'data/digits')
+    assert list((tmp_path / 'data').iterdir()) == []
+    make_digits(tmp_path / 'data/digits')
+    assert len(list((tmp_path / 'data/digits').rglob('*.png'))) == 1797
+
+
 def test_ablation_goes_on_where_it_was_broken_off(tool, options, tmp_path):
     command = ['analysis/ablation.py', '--dataset', 'digits', '--epochs', '1', '--out', 'out']
     command += ['--cfg-options']

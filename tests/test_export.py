@@ -23,7 +23,7 @@ OPTIONAL = dict(
 VARIANTS = dict(
     stagewise=dict(arch=dict(ONE, depths=(2,)), num_clusters=3),
     blockwise=dict(arch=dict(ONE, depths=(2,)), num_clusters=3, cluster_interval=1),
-    mlp=dict(arch=ONE, num_clusters=3, clustering='mlp', post_norm=True),
+    mlp=dict(arch=ONE, num_clusters=3, clustering='mlp', post_norm=True, in_channels=4),
     linear=dict(arch=ONE, num_clusters=3, clustering='linear', **OPTIONAL),
     self_attention=dict(arch=ONE, num_clusters=0),
     teacher=dict(arch=dict(TWO, teacher_depths=(1, 1)), num_clusters=3),
@@ -43,8 +43,8 @@ def test_any_batch_and_size(variant):
         export.run_pt2(export.write_pt2(program, {})),
         export.run_onnx(export.write_onnx(program, {})),
     ]
-    for size in ((1, 3, 40, 40), (3, 3, 96, 17), (2, 3, 31, 111)):
-        image = torch.randn(size)
+    for batch, *size in ((1, 40, 40), (3, 96, 17), (2, 31, 111)):
+        image = torch.randn(batch, settings.get('in_channels', 3), *size)
         with torch.no_grad():
             expected = model(image)
             for run in runs:

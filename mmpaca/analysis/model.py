@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from .cost import Cost, count_cost
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from mmdet.structures import DetDataSample
 
 _BOX = (0.0, 0.0, 64.0, 64.0)
+
+
+def input_channels(model: nn.Module) -> int:
+    """Channels of the images that a model takes: those of its first convolution."""
+    return next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
 
 
 def model_cost(config: Config, shape: tuple[int, int], published_convention: bool = False) -> Cost:
@@ -30,7 +35,7 @@ def model_cost(config: Config, shape: tuple[int, int], published_convention: boo
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     model = MODELS.build(config.model).eval()
-    inputs: list[Any] = [torch.rand(1, 3, *shape)]
+    inputs: list[Any] = [torch.rand(1, input_channels(model), *shape)]
     if config.get('default_scope') != 'mmpretrain':
         inputs.append([_data_sample(shape)])
     if getattr(model, 'with_rpn', False):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .cost import count_cost
+from .model import input_channels
 from .zoo import build_backbone
 
 DTYPES = ('float32', 'bfloat16')
@@ -56,14 +57,14 @@ def peak_memory(device: str, run: Callable[[], object]) -> int:
     The allocator's on CUDA; on CPUs the resident set of the process, as Linux counts it.
 
     Args:
-        device: ``'cpu'`` or ``'cuda'``.
+        device: e.g. ``'cpu'`` or ``'cuda:1'``.
         run: what is called, once.
     """
     if torch.device(device).type == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         run()
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.max_memory_allocated(device) - before
     ctypes.CDLL(None).malloc_trim(0)  # what was freed before shall not hide what is needed now
     Path('/proc/self/clear_refs').write_text('5')  # begins a new peak
     before = _resident('VmRSS')
@@ -82,7 +83,7 @@ def run_backbone(model: nn.Module, task: Task, x: Tensor) -> None:
     Args:
         model: a backbone on the device of ``x``.
         task: says which, and in what precision.
-        x: images, (B, 3, H, W).
+        x: images, (B, C, H, W).
     """
     device = x.device.type
     if task.mode == 'forward':
@@ -94,7 +95,7 @@ def run_backbone(model: nn.Module, task: Task, x: Tensor) -> None:
         loss.backward()
         model.zero_grad()
     if device == 'cuda':
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(x.device)
 
 
 def gemm_flops(task: Task, device: str) -> float:
@@ -140,7 +141,7 @@ class _Backbone:
     def _input(self, task: Task) -> Tensor:
         batch, height, width = task.shape
         self.model.train(task.mode == 'train')
-        return torch.rand(batch, 3, height, width, device=self.device)
+        return torch.rand(batch, input_channels(self.model), height, width, device=self.device)
 
     def time(self, task: Task) -> float:
         x = self._input(task)
@@ -193,7 +194,7 @@ class Worker:
     Args:
         name: for messages.
         backbone: config of the backbone; None for the peak.
-        device: ``'cpu'`` or ``'cuda'``.
+        device: e.g. ``'cpu'`` or ``'cuda:1'``.
         threads: CPU threads.
         compiled: run it through ``torch.compile``, without graph breaks.
     """

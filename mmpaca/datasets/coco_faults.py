@@ -8,9 +8,9 @@ from typing import Any
 
 # What is wrong -> what becomes of it: the annotation or the image is left out, or it stays.
 FAULTS = {
-    'image: duplicate id': 'image',
+    'image: id missing or duplicate': 'image',
     'image: no file name or size': 'image',
-    'duplicate id': 'annotation',
+    'id missing or duplicate': 'annotation',
     'unknown image': 'annotation',
     'unknown category': 'annotation',
     'box: missing, or not four finite numbers': 'annotation',
@@ -59,12 +59,16 @@ def find_faults(coco: dict, with_mask: bool = True, thorough: bool = True) -> It
         coco: its content.
         with_mask: segmentations are needed.
         thorough: look for what does not hurt training, too (``'stays'`` in :data:`FAULTS`).
+
+    Raises:
+        ValueError: a list of it is missing, or the id or name of a category.
     """
+    _check_structure(coco)
     images: dict = {}
     for place, image in enumerate(coco['images']):
         name = str(image.get('file_name', '?'))
-        if image.get('id') in images:
-            yield Fault('image: duplicate id', name, image=place)
+        if image.get('id') is None or image['id'] in images:
+            yield Fault('image: id missing or duplicate', name, image=place)
         elif name == '?' or not _is_positive(image.get('width'), image.get('height')):
             yield Fault('image: no file name or size', name, image=place)
         else:
@@ -122,12 +126,22 @@ def count(faults: list[Fault]) -> list[tuple[str, int, str, str]]:
     ]
 
 
+def _check_structure(coco: Any) -> None:
+    """Refuse what cannot be mended by leaving out a part."""
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(coco, dict) or not isinstance(coco.get(key), list):
+            raise ValueError(f'no list {key!r}: needed are images, annotations and categories')
+    for place, category in enumerate(coco['categories']):
+        if not {'id', 'name'} <= category.keys():
+            raise ValueError(f'category no. {place} is {category}: it needs an id and a name')
+
+
 def _annotation_faults(
     annotation: dict, image: dict | None, categories: set, seen: set, with_mask: bool
 ) -> Iterator[str]:
     """What mmdet stumbles over."""
-    if annotation.get('id') in seen:
-        yield 'duplicate id'
+    if annotation.get('id') is None or annotation['id'] in seen:
+        yield 'id missing or duplicate'
     if image is None:
         yield 'unknown image'
     if annotation.get('category_id') not in categories:

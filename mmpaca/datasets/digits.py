@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import cv2
+import mmcv
 import numpy as np
 
 
@@ -20,6 +20,7 @@ def write_digits(out_dir: str | Path) -> dict[str, int]:
 
     Raises:
         ImportError: scikit-learn is not installed.
+        OSError: a file cannot be written.
     """
     try:
         from sklearn.datasets import load_digits
@@ -35,5 +36,5 @@ def write_digits(out_dir: str | Path) -> dict[str, int]:
         for index in indices:
             folder = Path(out_dir, part, str(labels[index]))
             folder.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / f'{index:04d}.png'), images[index])
+            mmcv.imwrite(images[index], folder / f'{index:04d}.png')  # cv2's ignores failures
     return dict(train=len(train), test=len(test))

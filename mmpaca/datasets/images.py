@@ -12,8 +12,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 MAX_PIXELS = 2**27  # 400 MB once decoded
 # How a whole file ends, for the formats whose decoders fill up what is missing.
-_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
-_TAIL = 4096  # bytes; cameras and editors add some after the end
+_ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND'}
+_TAIL = 4096  # bytes; cameras and editors add some after the end, phones whole films
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
@@ -71,7 +71,7 @@ def decode(
         raise ValueError(f'cannot be decoded: {error}') from error
     if pixels > max_pixels:
         raise ValueError(f'has {pixels} pixels, more than max_pixels={max_pixels}')
-    if _ENDS.get(kind, b'') not in content[-_TAIL:]:
+    if not _is_whole(content, _ENDS.get(kind, b'')):
         raise ValueError(f'is a truncated {kind} file of {len(content)} bytes')
     image = mmcv.imfrombytes(content, flag=flag, backend=backend)
     if image is None:
@@ -82,3 +82,17 @@ def decode(
         height, width = image.shape[:2]
         raise ValueError(f'is {width}x{height}, its annotations are for {size[1]}x{size[0]}')
     return image
+
+
+def _is_whole(content: bytes, end: bytes) -> bool:
+    """Whether a file ends with this or, before whatever follows, has all its pixels for PIL."""
+    if end in content[-_TAIL:]:
+        return True
+    if end not in content:
+        return False
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+    except Exception:  # whatever a decoder makes of arbitrary bytes
+        return False
+    return True

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
@@ -37,6 +38,7 @@ def write_shapes(
         ``out_dir``.
 
     Raises:
+        OSError: a file cannot be written.
         ValueError: a size or number makes no dataset.
     """
     if image_size < 32 or num_train < 1 or num_val < 1:
@@ -53,7 +55,7 @@ def write_shapes(
             rng = np.random.default_rng((seed, split, image_id))
             picture, shapes = _scene(rng, image_size)
             file_name = f'{image_id:06d}.png'
-            cv2.imwrite(str(out_dir / name / file_name), picture)
+            mmcv.imwrite(picture, out_dir / name / file_name)  # cv2's goes on where this raises
             images.append(
                 dict(id=image_id, file_name=file_name, width=image_size, height=image_size)
             )

@@ -13,7 +13,6 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from mmpaca.registry import DATASETS, TRANSFORMS
-from mmpaca.rng import Draw, seeded
 
 from .coco_faults import FAULTS, REMEDY, Fault, find_faults, without_faults
 from .images import MAX_PIXELS, decode
@@ -25,10 +24,22 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
 
     Args:
         max_pixels: of the largest image that is decoded.
-        **kwargs: mmcv's.
+        **kwargs: mmcv's, but for ``ignore_empty`` and ``file_client_args``.
+
+    Raises:
+        ValueError: one of those two is given.
     """
 
     def __init__(self, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
+        if kwargs.pop('ignore_empty', False):
+            raise ValueError(
+                'ignore_empty=True is not for mmpaca.LoadImageFromFile: remove it, for '
+                'mmpaca.CocoDataset replaces images that cannot be loaded'
+            )
+        if kwargs.pop('file_client_args', None) is not None:
+            raise ValueError(
+                'file_client_args is not for mmpaca.LoadImageFromFile: write backend_args instead'
+            )
         super().__init__(**kwargs)
         self.max_pixels = max_pixels
 
@@ -84,24 +95,18 @@ class CocoDataset(MMDetCocoDataset):
         if self.test_mode:
             return MMDetCocoDataset.COCOAPI(path)
         index = MMDetCocoDataset.COCOAPI()
-        index.dataset = fileio.load(path)
-        self.faults = list(find_faults(index.dataset, self.with_mask, thorough=False))
+        # A remote file's copy has no suffix that would say so.
+        index.dataset = fileio.load(path, file_format='json')
+        try:
+            self.faults = list(find_faults(index.dataset, self.with_mask, thorough=False))
+        except ValueError as error:
+            raise ValueError(f'{self.ann_file}: {error}') from None
         for fault in self.faults:
             _log(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
         index.dataset = without_faults(index.dataset, self.faults)
         index.createIndex()
         index.img_ann_map, index.cat_img_map = index.imgToAnns, index.catToImgs
         return index
-
-    def __getitem__(self, idx: int) -> dict:
-        """A sample, augmented by numbers that depend on seed, epoch and index alone.
-
-        Not on the worker that loads it or on what was loaded before.
-        """
-        if not isinstance(idx, Draw):
-            return super().__getitem__(idx)
-        with seeded(idx.seed, idx.epoch, int(idx)):
-            return super().__getitem__(int(idx))
 
     def prepare_data(self, idx: int) -> dict | None:
         """A sample, or None where it is broken and another one shall take its place.

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from mmengine.config import ConfigDict
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmpaca.rng import Draw
+from mmpaca.rng import Draws
 
 _KEPT = (
     'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'prefetch_factor',
@@ -19,7 +19,8 @@ _KEPT = (
 class ContinuedBatchSampler:
     """A batch sampler whose first ``skip`` batches are left out, once.
 
-    Its indices are ``mmpaca.rng.Draw``, so that a data set can seed what it draws itself.
+    Its batches are ``mmpaca.rng.Draws``: seed, epoch and place in the epoch alone decide what
+    a data set draws for a sample, not the worker that loads it or what was loaded before.
 
     Args:
         batch_sampler: of the data loader, not yet used.
@@ -43,25 +44,26 @@ class ContinuedBatchSampler:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        batches = iter(self.batch_sampler)
+    def __iter__(self) -> Iterator[Draws]:
+        batches, start = iter(self.batch_sampler), self.drawn
         while self.skip:
             batch = next(batches, None)
             if batch is None:
                 self.next_pass()
-                batches = iter(self.batch_sampler)
+                batches, start = iter(self.batch_sampler), self.drawn
             else:
                 self.skip -= 1
                 self.drawn += len(batch)
         if self.before_first is not None:
             self.before_first()
             self.before_first = None
+        # Passes of a sampler without epochs differ by where they begin.
+        seed, epoch = getattr(self.sampler, 'seed', 0), getattr(self.sampler, 'epoch', start)
         for batch in batches:
-            # Infinite samplers have no epoch, but their ranks take turns in one stream.
-            stream = self.drawn * get_world_size() // len(self.sampler.dataset)
-            epoch = getattr(self.sampler, 'epoch', stream)
+            places = range(self.drawn - start, self.drawn - start + len(batch))
             self.drawn += len(batch)
-            yield [Draw(index, epoch, getattr(self.sampler, 'seed', 0)) for index in batch]
+            # The index would give those that a sampler repeats the same augmentation.
+            yield Draws(batch, [(seed, epoch, i * get_world_size() + get_rank()) for i in places])
 
     def next_pass(self) -> None:
         """Count a pass through the data and tell the sampler, where it has epochs."""
@@ -134,6 +136,7 @@ def continued_dataloader(
         )
     return DataLoader(
         used.dataset,
-        batch_sampler=ContinuedBatchSampler(batch_sampler, skip, before_first),
+        # Of a batch torch only asks that one can go through it.
+        batch_sampler=cast(Any, ContinuedBatchSampler(batch_sampler, skip, before_first)),
         **{name: getattr(used, name) for name in _KEPT},
     )

@@ -24,12 +24,11 @@ class ResumeHook(Hook):
     validation that the run died in, or before, is made up for. Validation itself leaves the
     generators as it found them.
 
-    With ``num_workers=0`` the resumed run ends with the weights of an uninterrupted one, bit for
-    bit, as far as the operators are deterministic. With workers that holds for the data sets that
-    seed each sample by ``mmpaca.rng.Draw`` (ours do); of others the workers begin anew with
-    their numbers. Gradients accumulated over several
-    iterations are not saved: let the interval of checkpoints be a multiple of
-    ``accumulative_counts``.
+    The resumed run ends with the weights of an uninterrupted one, bit for bit, as far as the
+    operators are deterministic. That holds with any number of workers, for each sample is seeded
+    (``mmpaca.rng.Draws``), but not for pipelines that remember samples, as CachedMosaic does.
+    Gradients accumulated over several iterations are not saved: let the interval of checkpoints
+    be a multiple of ``accumulative_counts``.
 
     In distributed runs ``mmpaca.CheckpointHook`` is needed, for mmengine's saves on rank 0 alone.
     """

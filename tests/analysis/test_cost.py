@@ -1,6 +1,7 @@
 import json
 import math
 import runpy
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmpaca.analysis import build_backbone, count_cost, describe
 from mmpaca.analysis.model import model_cost
+from mmpaca.analysis.timing import peak_memory
 
 
 class Toy(nn.Module):
@@ -77,6 +79,15 @@ def test_published_figures(root, config, shape, params, gmacs):
     assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.015)
 
 
+def test_the_channels_are_those_of_the_model(root):
+    config = Config.fromfile(root / 'configs/classification/paca-t_8xb128_in1k.py')
+    rgb = model_cost(config, (64, 64))
+    config.model.backbone.in_channels = 4
+    four = model_cost(config, (64, 64))
+    # The stem's first convolution: 3 x 3 taps, 96 / 2 outputs, a quarter of the pixels.
+    assert four.macs - rgb.macs == 9 * 48 * 32 * 32
+
+
 def test_what_to_compare_is_named_in_three_ways(root):
     assert describe('paca-t') == ('paca-t', dict(type='PaCaViT', arch='tiny'))
     assert describe("mine={'type': 'mmdet.ResNet', 'depth': 18}") == (
@@ -117,6 +128,33 @@ def test_benchmark(tool, tmp_path):
     assert 'of peak' in printed
     names = {path.name for path in (tmp_path / 'charts').iterdir()}
     assert {'accuracy_train_2x64x96_float32.png', 'scaling_forward_float32.png'} <= names
+
+
+def test_two_models_of_one_name_are_refused(root, tool, tmp_path):
+    config = root / 'configs/mask_rcnn_paca.py'
+    other = tmp_path / 'mask_rcnn_paca.py'
+    other.write_text(f"_base_ = '{config}'\n")
+    printed = tool('analysis/benchmark.py', config, other, ok=False)
+    assert printed.splitlines()[-1] == (
+        f"error: {config} and {other} would both be 'mask_rcnn_paca' in the table: rename one"
+    )
+
+
+@pytest.mark.parametrize('option', ['--shape 224', '--depth 1', '--cfg-options a=1'])
+def test_published_figures_take_no_options(root, monkeypatch, capsys, option):
+    monkeypatch.setattr(sys, 'argv', ['get_flops.py', '--published', *option.split()])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(root / 'tools/analysis/get_flops.py'), run_name='__main__')
+    assert f'{option.split()[0]} does not go with --published' in capsys.readouterr().err
+
+
+def test_measurements_ask_the_device_that_they_are_for(monkeypatch):
+    asked = []
+    for name in ('reset_peak_memory_stats', 'memory_allocated', 'max_memory_allocated'):
+        # No GPU here: what each function is asked about.
+        monkeypatch.setattr(torch.cuda, name, lambda device=None: asked.append(device) or 0)
+    peak_memory('cuda:1', lambda: None)
+    assert asked == ['cuda:1'] * 3
 
 
 def test_bad_shapes_are_named(tool):

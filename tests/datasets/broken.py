@@ -117,8 +117,10 @@ def add_broken_annotations(coco: dict) -> tuple[dict, dict[str, int]]:
     for image_id in (10**8, 10**8 + 1):
         images.append(dict(images[0], id=image_id))
     add(image_id=10**8, iscrowd=1)
+    images.append({k: v for k, v in images[0].items() if k != 'id'})
+    annotations.append({k: v for k, v in annotations[0].items() if k != 'id'})
     return coco, {
-        'image: duplicate id': 1, 'image: no file name or size': 1, 'duplicate id': 1,
+        'image: id missing or duplicate': 2, 'image: no file name or size': 1, 'id missing or duplicate': 2,
         'unknown image': 1, 'unknown category': 1, 'box: missing, or not four finite numbers': 2,
         'box: narrower than a pixel': 1, 'box: outside of the image': 1, 'segmentation: empty': 1,
         'segmentation: not finite': 1, 'segmentation: less than three points': 1,

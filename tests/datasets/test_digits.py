@@ -31,3 +31,9 @@ def test_the_split_is_a_quarter_of_each_class_and_fixed(digits):
         assert abs(test - (train + test) / 4) < 1
     test = sorted(int(p.stem) for p in (digits / 'test').rglob('*.png'))
     assert test[:5] == [21, 24, 28, 34, 35]
+
+
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / 'test/4/0024.png').mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        write_digits(tmp_path)

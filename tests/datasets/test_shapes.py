@@ -82,6 +82,13 @@ def test_same_arguments_same_bytes_and_more_images_leave_the_first_alone(shapes,
     assert splits[0]['annotations'][0]['bbox'] != splits[1]['annotations'][0]['bbox']
 
 
+def test_no_annotations_of_images_that_cannot_be_written(tmp_path):
+    (tmp_path / 'val/000002.png').mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        write_shapes(tmp_path, 1, 2, image_size=32)
+    assert [p.name for p in (tmp_path / 'annotations').iterdir()] == ['train.json']
+
+
 @pytest.mark.parametrize('wrong', [dict(image_size=16), dict(num_train=0), dict(num_val=0)])
 def test_bad_sizes_are_named(tmp_path, wrong):
     with pytest.raises(ValueError, match='{}={}'.format(*next(iter(wrong.items())))):

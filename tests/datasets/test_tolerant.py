@@ -2,21 +2,29 @@
 
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from broken import SIZE, add_broken_annotations, write_broken
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import (
+    ClassBalancedDataset,
+    ConcatDataset,
+    RepeatDataset,
+    pseudo_collate,
+)
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Subset
 
 from mmpaca.datasets import CLASSES
 from mmpaca.datasets.coco_faults import FAULTS, count, find_faults, without_faults
 from mmpaca.datasets.images import decode
-from mmpaca.engine.continuing import continued_dataloader
+from mmpaca.datasets.tolerant import LoadImageFromFile
+from mmpaca.engine.continuing import ContinuedBatchSampler, continued_dataloader
 from mmpaca.registry import DATASETS
 
 PIPELINE = [
@@ -70,6 +78,23 @@ def test_each_fault_is_found_and_left_out(shapes):
     assert not any(kind.startswith('segmentation') for kind in boxes)
 
 
+@pytest.mark.parametrize(
+    ('change', 'says'),
+    [
+        (dict(annotations=None), "no list 'annotations': needed are images, annotations and"),
+        (dict(categories=[dict(name='a')]), "category no. 0 is {'name': 'a'}: it needs an id and"),
+    ],
+)
+def test_no_coco_file(shapes, tool, tmp_path, change, says):
+    coco = json.loads((shapes / 'annotations/train.json').read_text())
+    path = tmp_path / 'other.json'
+    path.write_text(json.dumps({**coco, **change}))
+    with pytest.raises(ValueError, match=f'{path}: {says}'):
+        dataset(shapes, ann_file=str(path))
+    printed = tool('analysis/check_coco.py', path, shapes / 'train', ok=False)
+    assert printed.startswith(f'error: {path}: {says}')
+
+
 def test_unusual_images_load(broken):
     root, says, _ = broken
     data = dataset(root)
@@ -103,7 +128,7 @@ def test_each_offender_is_named_once(broken, monkeypatch):
     for name, text in says.items():
         assert len([x for x in lines if f'/{name}: ' in x and text in x]) == 1, name
     assert len(data.bad_files()) == len(says)
-    assert len([x for x in lines if 'left out)' in x or 'is taken)' in x]) == len(data.faults) == 15
+    assert len([x for x in lines if 'left out)' in x or 'is taken)' in x]) == len(data.faults) == 17
     with pytest.raises(
         RuntimeError, match=r'of 34 samples are broken, more than max_bad_share=0.1'
     ):
@@ -121,6 +146,19 @@ def test_each_offender_is_named_once(broken, monkeypatch):
         dataset(root, max_bad_share=2)
 
 
+def test_annotations_need_no_suffix(shapes, tmp_path):
+    """As the temporary copies that mmengine makes of remote files."""
+    copy = shutil.copy(shapes / 'annotations/train.json', tmp_path / 'copy')
+    assert len(dataset(shapes, ann_file=str(copy))) == len(dataset(shapes)) == 16
+
+
+def test_options_that_would_be_ignored_are_refused():
+    with pytest.raises(ValueError, match='ignore_empty=True is not for .*: remove it'):
+        LoadImageFromFile(ignore_empty=True)
+    with pytest.raises(ValueError, match='file_client_args is not for .*: write backend_args'):
+        LoadImageFromFile(file_client_args=dict(backend='disk'))
+
+
 def test_a_size_that_differs_is_no_other_picture():
     picture = np.zeros((20, 30, 3), np.uint8)
     content = cv2.imencode('.png', picture)[1].tobytes()
@@ -131,11 +169,34 @@ def test_a_size_that_differs_is_no_other_picture():
         decode(content, max_pixels=599)
 
 
+@pytest.mark.parametrize('kind', ['.jpg', '.png'])
+def test_a_trailer_is_no_truncation(kind):
+    """Phones put films and maps of depth behind a picture."""
+    picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    content = cv2.imencode(kind, picture)[1].tobytes()
+    trailer = b'film' * 1250
+    assert np.array_equal(decode(content + trailer), decode(content))
+    for end in (len(content) // 2, len(content) - 100):
+        for broken in (content[:end], content[:end] + bytes(9000)):  # or blocks were lost
+            with pytest.raises(ValueError, match=f'is a truncated [A-Z]+ file of {len(broken)} b'):
+                decode(broken)
+
+
+WRAPPERS = dict(
+    none=lambda data: data,
+    repeated=lambda data: RepeatDataset(data, 2),
+    concatenated=lambda data: ConcatDataset([data, data]),
+    balanced=lambda data: ClassBalancedDataset(data, 1.0),
+    part=lambda data: Subset(data, range(len(data))),
+)
+
+
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
-def test_samples_depend_on_seed_epoch_and_index_alone(shapes, sampler):
-    """Not on the number of workers, nor on what was loaded before."""
+@pytest.mark.parametrize('wrap', WRAPPERS.values(), ids=WRAPPERS)
+def test_samples_depend_on_seed_epoch_and_place_alone(shapes, sampler, wrap):
+    """Not on the number of workers, nor on what was loaded before, nor on what wraps the data set."""
     flip = dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical'])
-    data = dataset(shapes, pipeline=[*PIPELINE[:2], flip, PIPELINE[2]])
+    data = wrap(dataset(shapes, pipeline=[*PIPELINE[:2], flip, PIPELINE[2]]))
 
     def batches(workers: int, skip: int, seed: int = 7) -> list:
         used = DataLoader(
@@ -154,14 +215,20 @@ def test_samples_depend_on_seed_epoch_and_index_alone(shapes, sampler):
         return result
 
     first = batches(0, 0)
-    assert len(first) == 8 and batches(2, 0) == first
-    assert batches(2, 3)[:5] == first[3:]
+    assert len(first) >= 8 and batches(2, 0) == first
+    assert batches(2, 3)[:5] == first[3:8]
     assert batches(0, 0, seed=8) != first
     # The second time an image comes it is not flipped as the first time, each of them.
-    images = [dict(zip(*batch, strict=True)) for batch in first]
-    early = {k: v for batch in images[:4] for k, v in batch.items()}
-    late = {k: v for batch in images[4:] for k, v in batch.items()}
-    assert early.keys() == late.keys() and early != late
+    early, late = {}, {}
+    for name, pixels in (pair for batch in first[:8] for pair in zip(*batch, strict=True)):
+        (late if name in early else early)[name] = pixels
+    assert len(late) > 8 and any(early[name] != pixels for name, pixels in late.items())
+
+
+def test_what_a_sampler_repeats_is_augmented_anew():
+    batches = ContinuedBatchSampler(BatchSampler([5] * 4, 2, drop_last=False))
+    drawn = [(i, torch.rand(1).item()) for _ in range(2) for batch in batches for i in batch]
+    assert len(drawn) == len(set(drawn)) == 8 and {i for i, _ in drawn} == {5}
 
 
 def test_training_goes_on_and_sums_up(broken, root, tmp_path):

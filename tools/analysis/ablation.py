@@ -8,6 +8,7 @@ finished runs are kept, and a run that was begun resumes from its last checkpoin
 import argparse
 import json
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,15 @@ def plot(results: list[dict], title: str, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def make_digits(data_root: Path) -> None:
+    """Write the digits; the folder exists once all of them do."""
+    data_root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=data_root.parent) as folder:
+        whole = Path(folder, data_root.name)
+        write_digits(whole)
+        whole.rename(data_root)
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -178,7 +188,7 @@ def main() -> None:
     if args.dataset == 'digits':
         data_root = Path(configure(args, NAMES[0]).train_dataloader.dataset.data_root)
         if not data_root.is_dir():
-            write_digits(data_root)
+            make_digits(data_root)
             print(f'wrote {data_root}')
     for name in args.runs:
         run(args, name)

@@ -48,6 +48,24 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return batch, height, width
 
 
+def read_models(texts: list[str]) -> dict[str, dict]:
+    """Backbones by name.
+
+    Raises:
+        ValueError: one cannot be read, or two have the same name.
+    """
+    backbones: dict[str, dict] = {}
+    origins: dict[str, str] = {}
+    for text in texts:
+        name, backbone = describe(text)
+        if name in backbones:
+            raise ValueError(
+                f'{origins[name]} and {text} would both be {name!r} in the table: rename one'
+            )
+        backbones[name], origins[name] = backbone, text
+    return backbones
+
+
 def print_table(rows: list[dict]) -> None:
     task = rows[0]
     shape = 'x'.join(map(str, task['shape']))
@@ -67,7 +85,7 @@ def print_table(rows: list[dict]) -> None:
 def main() -> None:
     args = parse_args()
     try:
-        backbones = dict(describe(text) for text in args.models)
+        backbones = read_models(args.models)
     except ValueError as error:
         raise SystemExit(f'error: {error}') from None
     tasks = [

@@ -75,9 +75,13 @@ def check_images(coco: dict, args: argparse.Namespace) -> tuple[list[Fault], dic
 
 def main() -> None:
     args = parse_args()
-    coco = json.loads(args.ann.read_text())
+    try:
+        coco = json.loads(args.ann.read_text())
+        faults = list(find_faults(coco, with_mask=not args.boxes_only))
+    except ValueError as error:
+        sys.exit(f'error: {args.ann}: {error}')
     unreadable, said = check_images(coco, args)
-    faults = [*unreadable, *find_faults(coco, with_mask=not args.boxes_only)]
+    faults = [*unreadable, *faults]
 
     table = Table(title=f'{args.ann}: {len(coco["images"])} images, '
                         f'{len(coco["annotations"])} annotations')  # fmt: skip

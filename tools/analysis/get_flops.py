@@ -24,9 +24,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', nargs='?', help='config file; optional with --published')
     parser.add_argument(
-        '--shape', nargs='+', type=int, default=[800, 1280], metavar=('H', 'W'), help='input size'
+        '--shape', nargs='+', type=int, metavar=('H', 'W'), help='input size; default: 800 1280'
     )
-    parser.add_argument('--depth', type=int, default=2, help='levels of modules in the table')
+    parser.add_argument('--depth', type=int, help='levels of modules in the table; default: 2')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config')
     parser.add_argument(
         '--published', action='store_true', help="compare with the authors' figures"
@@ -34,6 +34,13 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.config and not args.published:
         parser.error('give a config file, or --published')
+    if args.published:
+        for name in ('shape', 'depth', 'cfg_options'):
+            if getattr(args, name) is not None:
+                option = '--' + name.replace('_', '-')
+                parser.error(f'{option} does not go with --published, which compares as published')
+    args.shape = [800, 1280] if args.shape is None else args.shape
+    args.depth = 2 if args.depth is None else args.depth
     if len(args.shape) > 2:
         parser.error(f'--shape takes a side or a height and a width, got {args.shape}')
     return args

@@ -1,9 +1,11 @@
 """Write the backbone of a detector or classifier for programs without mmpaca.
 
 OUT/backbone.pt2 is for torch.export.load, OUT/backbone.onnx for ONNX Runtime and others. Both take
-normalised images (batch, 3, height, width), all but the channels free, and give the maps feat0,
-feat1, ... in the same order of axes. A file is written only after it has been read back and run at
-three sizes: the largest difference to PyTorch must be within 1e-4 of a map's largest magnitude.
+normalised images (batch, channels, height, width), all but the channels free, and give the maps
+feat0, feat1, ... in the same order of axes. The .pt2 file runs on the kind of device that it was
+traced on, see --device; the ONNX file on any. A file is written only after it has been read back
+and run at three sizes: the largest difference to PyTorch must be within 1e-4 of a map's largest
+magnitude.
 
 Of the rest of a detector, mmdeploy (last release 1.3.1; not run here) covers neck, RPN, heads, box
 decoding, RoIAlign and NMS of RetinaNet, Mask R-CNN and Cascade Mask R-CNN for ONNX Runtime. It has
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 import mmpaca
 from mmpaca import export
+from mmpaca.analysis.model import input_channels
 from mmpaca.checkpoint.saving import write_atomically
 from mmpaca.compat import require
 from mmpaca.explain.inference import Predictor
@@ -44,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--opset', type=int, help="of the ONNX file; PyTorch's choice if left out")
     device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
-    parser.add_argument('--device', default=device, help='where PyTorch runs; here %(default)s')
+    parser.add_argument('--device', default=device, help='to trace on; here %(default)s')
     args = parser.parse_args()
     if len(args.shape) > 2 or min(args.shape) < 1:
         parser.error(f'--shape takes a side or a height and a width, got {args.shape}')
@@ -59,19 +62,24 @@ def describe(model: nn.Module, config: str) -> dict[str, str]:
         if hasattr(preprocessor, name):
             values = getattr(preprocessor, name).flatten().tolist()
             about[name] = ', '.join(f'{value:.6g}' for value in values)
-    # The same option of mmpretrain and of mmdet; OpenCV reads BGR.
-    to_rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
-    about['channels'] = 'RGB' if to_rgb else 'BGR'
+    if input_channels(model.backbone) == 3:
+        # The same option of mmpretrain and of mmdet; OpenCV reads BGR.
+        to_rgb = getattr(
+            preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False)
+        )
+        about['channels'] = 'RGB' if to_rgb else 'BGR'
     return about
 
 
-def check_images(shape: tuple[int, int], smallest: tuple[int, int], device: str) -> list[Tensor]:
+def check_images(
+    channels: int, shape: tuple[int, int], smallest: tuple[int, int], device: str
+) -> list[Tensor]:
     """An image of the size, one that is turned, and two of another size."""
     height, width = shape
     other = max(height // 2 + 1, smallest[0]), max(width // 3 + 2, smallest[1])
     sizes = [(1, height, width), (1, width, height), (2, *other)]
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(n, 3, h, w, generator=generator).to(device) for n, h, w in sizes]
+    return [torch.randn(n, channels, h, w, generator=generator).to(device) for n, h, w in sizes]
 
 
 def check(name: str, run: export.Run, images: list[Tensor], expected: list[list[Tensor]]) -> None:
@@ -102,7 +110,8 @@ def write_files(model: nn.Module, args: argparse.Namespace) -> None:
         raise ValueError(f'--shape {args.shape}: at least {smallest} pixels are possible')
     about = describe(model, args.config)
     print(f'normalise images with {about}')
-    images = check_images((args.shape[0], args.shape[-1]), smallest, args.device)
+    channels = input_channels(model.backbone)
+    images = check_images(channels, (args.shape[0], args.shape[-1]), smallest, args.device)
     expected = [model.backbone(image) for image in images]
     for name, write, run in (
         ('backbone.pt2', export.write_pt2, export.run_pt2),
