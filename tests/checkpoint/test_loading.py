@@ -337,3 +337,12 @@ def test_no_loader_of_mmengine_is_left():
 def test_a_file_without_weights():
     with pytest.raises(ValueError, match='this file is a list'):
         weights_of([1])
+
+
+def test_what_safetensors_can_say_of_a_dataset(tmp_path):
+    classes = dict(classes={'b', 'a'}, palette=np.arange(3))
+    save_safetensors({}, dict(dataset_meta=classes), tmp_path / 'x.safetensors')
+    meta = load(tmp_path / 'x.safetensors')['meta']
+    assert meta == dict(dataset_meta=dict(classes=['a', 'b'], palette=[0, 1, 2]))
+    with pytest.raises(TypeError, match=r'holds a range, range\(0, 3\), .* out of dataset_meta'):
+        save_safetensors({}, dict(dataset_meta=dict(ids=range(3))), tmp_path / 'x.safetensors')
