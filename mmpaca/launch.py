@@ -32,7 +32,7 @@ def run_tool(name: str) -> None:
     Raises:
         ImportError: the config is one of mmpretrain's, which is not installed.
         SystemExit: a file is missing (the config, one of its bases, the tool); see
-            :func:`mmpaca.errors.readable_errors`.
+            ``readable_errors``.
     """
     if '--trust-checkpoint' in sys.argv:
         sys.argv.remove('--trust-checkpoint')

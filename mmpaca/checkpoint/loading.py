@@ -46,7 +46,7 @@ _ZOOS = {
     'openmmlab': get_external_models,
     'mmcls': get_mmcls_models,
 }
-# mmengine's patterns of the schemes that need a client which nobody can install from a registry.
+# mmengine's patterns for object stores. Its loaders could not read what mmengine saves, either.
 _STORES = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://')
 _HISTORY_METHODS = ('min', 'max', 'mean', 'current')
 

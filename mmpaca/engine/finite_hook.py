@@ -19,11 +19,10 @@ class FiniteHook(Hook):
     """Leave out optimizer steps with NaN or infinite gradients; after too many in a row, stop.
 
     The gradients are looked at when the optimizer is about to use them: after accumulation,
-    clipping and unscaling, whatever the wrapper of the one optimizer. All ranks leave out the same
-    steps.
-    Then running statistics (of BatchNorm) are put back, too. With ``--amp`` the loss scaler
-    leaves out steps by itself while it looks for a scale; those count only if the loss is not
-    finite, or at a scale of 1 and below.
+    clipping and unscaling, whatever the wrapper of the one optimizer. All ranks leave out the
+    same steps. Then running statistics (of BatchNorm) are put back, too. With ``--amp`` the loss
+    scaler leaves out steps by itself while it looks for a scale; those count only if the loss is
+    not finite, or at a scale of 1 and below.
 
     Args:
         max_skips: steps that may be left out in a row.
