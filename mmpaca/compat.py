@@ -22,7 +22,7 @@ REQUIREMENTS = {
 _EXPORT = "'mmpaca[export]'"
 OPTIONAL = {
     'mmpretrain': ('>=1.2.0,<2.0', 'mmpretrain==1.2.0'),
-    'faster_coco_eval': ('>=1.6', "'mmpaca[fast-eval]'"),
+    'faster_coco_eval': ('>=1.8', "'mmpaca[fast-eval]'"),
     'onnx': ('>=1.16', _EXPORT),
     'onnxruntime': ('>=1.18', _EXPORT),
     'onnxscript': ('>=0.3', _EXPORT),

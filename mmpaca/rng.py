@@ -9,7 +9,7 @@ import torch
 
 
 def get_rng_state() -> dict:
-    """States of Python's, numpy's and torch's generators (CPU and each CUDA device).
+    """States of Python's, numpy's and torch's generators (CPU and this process's CUDA device).
 
     Returns:
         Tensors, numbers and tuples only, so that ``torch.load(weights_only=True)`` takes it.
@@ -22,7 +22,7 @@ def get_rng_state() -> dict:
         torch=torch.get_rng_state(),
     )
     if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state_all()
+        state['cuda'] = torch.cuda.get_rng_state()
     return state
 
 
@@ -36,7 +36,10 @@ def set_rng_state(state: dict) -> None:
     np.random.set_state(('MT19937', keys.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state['torch'].cpu())
     if torch.cuda.is_available() and 'cuda' in state:
-        torch.cuda.set_rng_state_all([device.cpu() for device in state['cuda']])
+        here = state['cuda']
+        if isinstance(here, list):  # older checkpoints have all devices that were visible
+            here = here[min(torch.cuda.current_device(), len(here) - 1)]
+        torch.cuda.set_rng_state(here.cpu())
 
 
 @contextlib.contextmanager

@@ -95,6 +95,26 @@ def test_trusting_is_a_flag_of_the_tools(monkeypatch):
     assert seen == dict(trust=True, argv=['config.py', 'x.pth'])
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'unused'),
+    [([], None), (['--cfg-options', 'a=1', 'find_unused_parameters=True'], True)],
+)
+def test_cpu_processes_keep_what_the_config_asks_of_ddp(tmp_path, monkeypatch, arguments, unused):
+    monkeypatch.setattr(launch.dist, 'init_process_group', lambda backend: None)
+    monkeypatch.setattr(launch.dist, 'get_rank', lambda: 1)
+    (tmp_path / 'own.py').write_text('model_wrapper_cfg = dict(bucket_cap_mb=5)')
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(tmp_path / 'own.py'), *arguments])
+    launch._use_cpu_processes()
+    wrapper = launch._config_of(sys.argv[1:]).model_wrapper_cfg
+    assert wrapper.pop('find_unused_parameters', None) is unused
+    assert wrapper == dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        bucket_cap_mb=5,
+    )
+
+
 def test_a_port_in_use(run):
     with socket.socket() as listening:
         listening.bind(('127.0.0.1', 0))
@@ -107,6 +127,13 @@ def test_a_port_in_use(run):
 def test_a_config_that_is_not_there(run):
     printed = run(sys.executable, ROOT / 'tools/train.py', 'nowhere.py', ok=False)
     assert 'Traceback' not in printed and 'nowhere.py' in printed.strip().splitlines()[-1]
+
+
+def test_a_base_that_is_not_there(tmp_path, monkeypatch):
+    (tmp_path / 'own.py').write_text("_base_ = 'mmpaca::nowhere.py'")
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(tmp_path / 'own.py')])
+    with pytest.raises(SystemExit, match='rank 0: .*nowhere.py'):
+        launch.run_tool('train.py')
 
 
 def test_a_rank_that_dies_ends_all_of_them(tmp_path, shapes):

@@ -1,15 +1,18 @@
 """Loading checkpoints with ``weights_only=True`` and a narrow list of extra types.
 
-Replaces mmengine's local and http loaders through ``CheckpointLoader.register_scheme``, its
-public extension point. mmengine calls a bare ``torch.load``, which since torch 2.6 refuses the
-checkpoints that mmengine itself writes (their message hub holds HistoryBuffer objects).
+Replaces all of mmengine's loaders through ``CheckpointLoader.register_scheme``, its public
+extension point. For local files mmengine calls a bare ``torch.load``, which since torch 2.6 refuses
+the checkpoints that mmengine itself writes (their message hub holds HistoryBuffer objects); what it
+downloads (``http://``, ``torchvision://``, ...) may run code.
 """
 
 import argparse
+import difflib
 import os
 import pickle
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from functools import partial, update_wrapper
 from typing import Any
 
@@ -18,7 +21,14 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.runner.checkpoint import (
+    CheckpointLoader,
+    _get_mmengine_home,
+    get_deprecated_model_names,
+    get_external_models,
+    get_mmcls_models,
+    get_torchvision_models,
+)
 from torch import Tensor
 
 from mmpaca.models.pretrained import find_prefix
@@ -27,6 +37,17 @@ from .official import convert_official
 from .safetensors import SUFFIX, load_safetensors
 
 _WEIGHT_KEYS = ('state_dict', 'model')
+_HTTP = ('http://', 'https://')
+# Which of mmengine's lists the names under a scheme stand in.
+_ZOOS = {
+    'torchvision': get_torchvision_models,
+    'modelzoo': get_torchvision_models,
+    'open-mmlab': get_external_models,
+    'openmmlab': get_external_models,
+    'mmcls': get_mmcls_models,
+}
+# mmengine's patterns for object stores. Its loaders could not read what mmengine saves, either.
+_STORES = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://')
 _HISTORY_METHODS = ('min', 'max', 'mean', 'current')
 
 
@@ -147,8 +168,69 @@ def load_from_http(url: str, map_location: Any = None, trust: bool = False) -> A
     return load_from_local(path, map_location, trust=trust)
 
 
+def load_from_zoo(filename: str, map_location: Any = None, trust: bool = False) -> Any:
+    """:func:`load_from_http` for a name in one of mmengine's lists of models.
+
+    Args:
+        filename: e.g. ``'torchvision://resnet50'``, ``'open-mmlab://msra/hrnetv2_w18'``. Of
+            ``'mmcls://...'`` the backbone alone is returned, as mmengine does.
+        map_location: as in ``torch.load``.
+        trust: as in :func:`load_from_local`.
+
+    Raises:
+        ValueError: there is no such name in the list.
+        FileNotFoundError, urllib.error.URLError, UnsafeCheckpointError, RuntimeError: as the
+            loaders of files and addresses.
+    """
+    scheme, name = filename.split('://', 1)
+    addresses = _ZOOS[scheme]()
+    if _ZOOS[scheme] is get_external_models:
+        renamed = get_deprecated_model_names().get(name, name)
+        if renamed != name:
+            warnings.warn(f'{filename} is now called {scheme}://{renamed}', stacklevel=2)
+        name = renamed
+    if name not in addresses:
+        close = ', '.join(difflib.get_close_matches(name, addresses)) or 'no similar one'
+        raise ValueError(
+            f"{filename} is not loaded: mmengine's list has no {name!r} ({close}); give a name "
+            'of the list, an http address or a local file'
+        )
+    address = addresses[name]
+    if address.startswith(_HTTP):
+        checkpoint = load_from_http(address, map_location, trust)
+    else:  # the user's own list names files beside it
+        path = os.path.join(_get_mmengine_home(), address)
+        checkpoint = load_from_local(path, map_location, trust=trust)
+    if scheme != 'mmcls':
+        return checkpoint
+    prefix = 'backbone.'
+    weights = weights_of(checkpoint).items()
+    return dict(state_dict={k[len(prefix) :]: v for k, v in weights if k.startswith(prefix)})
+
+
+def load_from_store(filename: str, map_location: Any = None, trust: bool = False) -> Any:
+    """Refuse an object store's address: mmengine's loaders for these are not ours to vouch for.
+
+    Raises:
+        ValueError: always; says what to do.
+    """
+    raise ValueError(
+        f'checkpoint {filename} is not loaded: mmpaca loads local files, http addresses and '
+        f"mmengine's named models ({', '.join(_ZOOS)}); download it and give the local path"
+    )
+
+
 def weights_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """The weights in a checkpoint: under ``'state_dict'`` or ``'model'``, or the dict itself."""
+    """The weights in a checkpoint: under ``'state_dict'`` or ``'model'``, or the dict itself.
+
+    Raises:
+        ValueError: it is no dict.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(
+            f'a checkpoint is a dict of tensors, or holds one, and this file is a '
+            f'{type(checkpoint).__name__}'
+        )
     for key in _WEIGHT_KEYS:
         if isinstance(checkpoint.get(key), Mapping):
             return checkpoint[key]
@@ -176,12 +258,18 @@ def to_openmmlab(checkpoint: Any) -> Any:
 
 
 def register_loaders(trust: bool = False) -> None:
-    """Make mmengine (Runner, ``init_cfg``, inferencers) load local and http files through this.
+    """Make mmengine (Runner, ``init_cfg``, inferencers) load all checkpoints through this.
 
     Args:
         trust: as in :func:`load_from_local`, for all files from now on.
     """
-    for prefixes, load in (('', load_from_local), (('http://', 'https://'), load_from_http)):
+    loaders: dict[tuple[str, ...], Callable] = {
+        ('',): load_from_local,
+        _HTTP: load_from_http,
+        tuple(f'{scheme}://' for scheme in _ZOOS): load_from_zoo,
+        _STORES: load_from_store,
+    }
+    for prefixes, load in loaders.items():
         loader = update_wrapper(partial(load, trust=trust), load)  # mmengine prints its name
         CheckpointLoader.register_scheme(prefixes, loader=loader, force=True)
 

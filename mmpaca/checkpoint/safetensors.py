@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,7 @@ def save_safetensors(
         filename: the file.
 
     Raises:
+        TypeError: ``meta`` holds something that JSON has no words for.
         OSError: as :func:`mmpaca.checkpoint.saving.write_atomically`.
     """
     from safetensors.torch import save
@@ -59,6 +61,17 @@ def save_safetensors(
     content = save(
         # Tensors that share memory are refused by the format.
         {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()},
-        metadata=dict(format='pt', meta=json.dumps(kept, default=lambda array: array.tolist())),
+        metadata=dict(format='pt', meta=json.dumps(kept, default=_as_json)),
     )
     write_atomically(filename, content)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        return value.tolist()
+    raise TypeError(
+        f'the meta of a checkpoint holds a {type(value).__name__}, {value!r}, which a .safetensors '
+        'file cannot: take it out of dataset_meta'
+    )

@@ -47,7 +47,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     - With ``resume=True`` and no ``load_from``, ``last_checkpoint`` is made to name the newest
       whole checkpoint before the Runner looks at it. Broken ones are named in a warning.
 
-    On every rank, before a save, it calls ``before_checkpoint(runner)`` of all hooks that have it.
+    On every rank, before a save to resume from (not that of ``save_best``), it calls
+    ``before_checkpoint(runner)`` of all hooks that have it.
     """
 
     file_backend: _LateRemoval  # since before_train

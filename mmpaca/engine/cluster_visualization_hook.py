@@ -93,6 +93,8 @@ class ClusterVisualizationHook(Hook):
 
         content = get(sample.img_path, backend_args=self.backend_args)
         image = mmcv.imfrombytes(content, channel_order='rgb')
+        if image.shape[:2] != sample.ori_shape[:2]:  # as mmpaca.LoadImageFromFile does
+            image = mmcv.imfrombytes(content, 'color_ignore_orientation', 'rgb')
         classes = (runner.visualizer.dataset_meta or {}).get('classes')
         scene = Scene.from_sample(image, sample, self._recording, index, classes, self.score_thr)
         for name, picture in all_sheets(scene, self.num_clusters):

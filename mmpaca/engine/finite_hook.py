@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_world_size
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,10 +19,10 @@ class FiniteHook(Hook):
     """Leave out optimizer steps with NaN or infinite gradients; after too many in a row, stop.
 
     The gradients are looked at when the optimizer is about to use them: after accumulation,
-    clipping and unscaling, whatever the optimizer wrapper. All ranks leave out the same steps.
-    Then running statistics (of BatchNorm) are put back, too. With ``--amp`` the loss scaler
-    leaves out steps by itself while it looks for a scale; those count only if the loss is not
-    finite, or at a scale of 1 and below.
+    clipping and unscaling, whatever the wrapper of the one optimizer. All ranks leave out the
+    same steps. Then running statistics (of BatchNorm) are put back, too. With ``--amp`` the loss
+    scaler leaves out steps by itself while it looks for a scale; those count only if the loss is
+    not finite, or at a scale of 1 and below.
 
     Args:
         max_skips: steps that may be left out in a row.
@@ -42,7 +43,16 @@ class FiniteHook(Hook):
         self._statistics: list[tuple[Tensor, Tensor]] = []  # buffer, its last good value
 
     def before_train(self, runner: Runner) -> None:
-        """Have every step looked at."""
+        """Have every step looked at.
+
+        Raises:
+            TypeError: there are several optimizers.
+        """
+        if isinstance(runner.optim_wrapper, OptimWrapperDict):
+            raise TypeError(
+                f'FiniteHook looks after one optimizer, and optim_wrapper has '
+                f'{len(runner.optim_wrapper)}: take it out of custom_hooks'
+            )
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
         self._statistics = [
             (buffer, buffer.clone())
@@ -52,6 +62,10 @@ class FiniteHook(Hook):
         ]
 
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        # The loss scaler always calls the step of a fused optimizer, which leaves itself out.
+        found_inf = getattr(optimizer, 'found_inf', None)
+        if found_inf is not None and found_inf.item() > 0:
+            return
         grads = [p.grad for g in optimizer.param_groups for p in g['params'] if p.grad is not None]
         # A norm that overflows is no better than one of infinite numbers.
         self._finite = _nowhere(~torch.isfinite(torch.nn.utils.get_total_norm(grads)))

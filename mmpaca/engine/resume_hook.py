@@ -54,12 +54,12 @@ class ResumeHook(Hook):
         """Add the states to the checkpoint."""
         if self._saved is None and get_world_size() == 1:
             self.before_checkpoint(runner)
-        if self._saved is None:
+        if self._saved is not None:
+            checkpoint['run_state'] = self._saved
+        elif 'optimizer' in checkpoint:  # nobody resumes from what save_best saves
             runner.logger.warning(
                 'the random states of the other ranks are not saved: use mmpaca.CheckpointHook'
             )
-        else:
-            checkpoint['run_state'] = self._saved
         self._saved = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

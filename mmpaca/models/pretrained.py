@@ -4,12 +4,15 @@ The name table stands next to the model because it must change with it. Both the
 (``PaCaViT._load_from_state_dict``) and the converter (``mmpaca.checkpoint``) use it.
 """
 
+import copy
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
+
+from mmpaca.rng import seeded
 
 from .layers import init_module
 
@@ -117,7 +120,7 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
     Raises:
         RuntimeError: tensors are missing, unexpected or of another shape. A stage with another
             number of clusters than the file's is no error: the layers concerned are
-            initialised anew and named in a warning.
+            initialised anew, from a seed of their own, and named in a warning.
     """
     given = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
     weights = backbone_weights({k[len(prefix) :]: v for k, v in given.items()})
@@ -146,9 +149,13 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
         for name, value in expected.items()
         if concerned(name) and (name not in weights or weights[name].shape != value.shape)
     ]
-    for name in renewed:
-        init_module(model.get_submodule(name.rpartition('.')[0]))
-        weights[name] = expected[name]  # shares memory with the parameter just initialised
+    # All processes must draw the same, on any device: nobody broadcasts weights after loading.
+    with seeded(0):
+        for name in renewed:
+            parent, _, local = name.rpartition('.')
+            layer = copy.deepcopy(model.get_submodule(parent)).cpu()
+            init_module(layer)
+            weights[name] = layer.state_dict()[local]
     if renewed or any(concerned(name) for name in weights):
         warnings.warn(
             f'the weights were trained with {_counts(theirs)} clusters, this model has '

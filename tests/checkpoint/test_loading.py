@@ -19,7 +19,12 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_with_prefix
 from official import official_weights
 
-from mmpaca.checkpoint import UnsafeCheckpointError, convert_official, load_from_local
+from mmpaca.checkpoint import (
+    UnsafeCheckpointError,
+    convert_official,
+    load_from_local,
+    weights_of,
+)
 from mmpaca.checkpoint.loading import register_loaders
 from mmpaca.checkpoint.safetensors import save_safetensors
 from mmpaca.models import PaCaViT
@@ -284,3 +289,60 @@ def test_safetensors_of_shared_memory(tmp_path):
     save_safetensors(dict(a=weight, b=weight.t()), {}, tmp_path / 'x.safetensors')
     loaded = load(tmp_path / 'x.safetensors')['state_dict']
     assert torch.equal(loaded['a'], weight) and torch.equal(loaded['b'], weight.t())
+
+
+def test_models_that_mmengine_knows_by_name_are_loaded_as_carefully(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'open_mmlab.json').write_text('{"own": "own.pth"}')
+    files = {
+        'torchvision://resnet18': 'checkpoints/resnet18-f37072fd.pth',
+        'modelzoo://resnet18': 'checkpoints/resnet18-f37072fd.pth',
+        'open-mmlab://vgg16_caffe': 'checkpoints/vgg16_caffe-292e1171.pth',
+        'openmmlab://own': 'own.pth',
+        'mmcls://vgg11': 'checkpoints/vgg11_batch256_imagenet_20210208-4271cd6c.pth',
+    }
+    for name, file in files.items():
+        torch.save(dict(x=Reduced(os.system, f'touch {tmp_path}/executed')), tmp_path / file)
+        with pytest.raises(UnsafeCheckpointError, match='system'):
+            load(name)
+        torch.save({'backbone.a': torch.ones(1), 'head.b': torch.ones(1)}, tmp_path / file)
+        loaded = load(name)
+        if name.startswith('mmcls'):
+            assert loaded == dict(state_dict=dict(a=torch.ones(1)))
+        else:
+            assert loaded.keys() == {'backbone.a', 'head.b'}
+    assert not (tmp_path / 'executed').exists()
+    with pytest.raises(ValueError, match=r"torchvision://resnet19 .* no 'resnet19' \(resnet1"):
+        load('torchvision://resnet19')
+    torch.save(os.getcwd, tmp_path / 'checkpoints/resnet50_caffe-788b5fa3.pth')
+    now = 'is now called open-mmlab://detectron/resnet50_caffe'
+    with pytest.warns(UserWarning, match=now), pytest.raises(UnsafeCheckpointError):
+        load('open-mmlab://resnet50_caffe')
+
+
+@pytest.mark.parametrize('scheme', ['s3', 'petrel', 'cluster:s3', 'cluster:petrel', 'pavi'])
+def test_object_stores_are_refused(scheme):
+    with pytest.raises(ValueError, match=f'{scheme}://a/b.pth is not loaded: .* local path'):
+        load(f'{scheme}://a/b.pth')
+
+
+def test_no_loader_of_mmengine_is_left():
+    schemes = CheckpointLoader._schemes
+    assert {loader.__module__ for loader in schemes.values()} == {'mmpaca.checkpoint.loading'}
+    assert len(schemes) == 11
+
+
+def test_a_file_without_weights():
+    with pytest.raises(ValueError, match='this file is a list'):
+        weights_of([1])
+
+
+def test_what_safetensors_can_say_of_a_dataset(tmp_path):
+    classes = dict(classes={'b', 'a'}, palette=np.arange(3))
+    save_safetensors({}, dict(dataset_meta=classes), tmp_path / 'x.safetensors')
+    meta = load(tmp_path / 'x.safetensors')['meta']
+    assert meta == dict(dataset_meta=dict(classes=['a', 'b'], palette=[0, 1, 2]))
+    with pytest.raises(TypeError, match=r'holds a range, range\(0, 3\), .* out of dataset_meta'):
+        save_safetensors({}, dict(dataset_meta=dict(ids=range(3))), tmp_path / 'x.safetensors')

@@ -103,4 +103,9 @@ def test_converter_script(tool, tmp_path, classifier):
     assert '239 of 239 tensors matched' in printed
     assert 'head.fc.weight' in torch.load(tmp_path / 'cls.pth')['state_dict']
     printed = tool(script, 'nowhere.pth', 'x.pth', ok=False)
-    assert 'checkpoint nowhere.pth does not exist' in printed
+    assert printed == 'error: checkpoint nowhere.pth does not exist\n'
+    torch.save([1], tmp_path / 'list.pth')
+    for name in (script, 'converters/to_safetensors.py'):
+        printed = tool(name, 'list.pth', 'x.safetensors', ok=False)
+        assert printed.startswith('error: a checkpoint is a dict of tensors')
+    assert not list(tmp_path.glob('x.*'))

@@ -1,6 +1,7 @@
 """The metric beside CocoMetric and the pictures of a training, through mmdet's Runner."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -8,11 +9,14 @@ import pytest
 import torch
 from mmdet.models import DetTTAModel
 from mmengine.registry import HOOKS, METRICS, DefaultScope
+from mmengine.structures import BaseDataElement
+from PIL import Image
 from toy import TINY
 
 from mmpaca.engine import ClusterRecordHook, ClusterVisualizationHook
 from mmpaca.engine.wrappers import bare_model
-from mmpaca.explain import ClusterAlignmentMetric
+from mmpaca.explain import ClusterAlignmentMetric, sheets
+from mmpaca.explain.scene import Scene
 
 
 def hooked(model: torch.nn.Module) -> list:
@@ -101,6 +105,23 @@ def test_pictures_of_every_second_validation(runner, tmp_path):
     assert expected == {name for name in found if 'looked_at' not in name}
     one = cv2.imread(str(next(tmp_path.rglob('clusters_000001_stage1_block1_1.png'))))
     assert one.shape[1] == 2 * 320 + 4 and np.ptp(one) > 100
+
+
+def test_a_picture_whose_annotations_are_for_the_unturned_one(tmp_path, monkeypatch):
+    """Read as the loader of mmpaca reads it."""
+    tag = Image.Exif()
+    tag[0x0112] = 6  # turn by 90 degrees
+    Image.new('RGB', (64, 40)).save(tmp_path / 'a.jpg', exif=tag)
+    shapes = []
+    monkeypatch.setattr(Scene, 'from_sample', lambda image, *_: shapes.append(image.shape))
+    monkeypatch.setattr(sheets, 'all_sheets', lambda *_: [])
+    hook = ClusterVisualizationHook()
+    hook._recording = None
+    runner = SimpleNamespace(visualizer=SimpleNamespace(dataset_meta=None))
+    for shape in ((40, 64), (64, 40)):
+        meta = dict(img_path=str(tmp_path / 'a.jpg'), ori_shape=shape)
+        hook._draw(runner, 0, BaseDataElement(metainfo=meta))
+    assert shapes == [(40, 64, 3), (64, 40, 3)]
 
 
 def test_bare_names_under_any_scope():

@@ -7,6 +7,7 @@ import pytest
 import torch
 import toy
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.structures import BaseDataElement
 
@@ -156,6 +157,44 @@ def test_the_loss_scaler_may_look_for_a_scale(scale, loss, skipped):
         outputs=dict(loss=torch.tensor(loss)),
     )
     assert hook.skipped == skipped
+
+
+@pytest.mark.parametrize('fused', [False, True])
+@pytest.mark.parametrize('clip_grad', [None, dict(max_norm=1.0)])
+def test_looking_for_a_scale_with_a_fused_optimizer(fused, clip_grad):
+    """At four scales the gradients overflow in float16: no step, and nothing to count."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    wrapper = OptimWrapper(torch.optim.AdamW([weight], lr=0.1, fused=fused), clip_grad=clip_grad)
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**17)
+    wrapper.loss_scaler = scaler  # AmpOptimWrapper itself asks for a GPU
+    runner = SimpleNamespace(
+        optim_wrapper=wrapper, model=torch.nn.Identity(), iter=0, logger=SimpleNamespace()
+    )
+    hook = FiniteHook(max_skips=0)
+    hook.before_train(runner)
+    changed = []
+    for _ in range(6):
+        before = weight.detach().clone()
+        loss = (weight.half() * 4).float().sum()
+        scaler.scale(loss).backward()
+        if clip_grad:
+            scaler.unscale_(wrapper.optimizer)
+            torch.nn.utils.clip_grad_norm_([weight], **clip_grad)
+        scaler.step(wrapper.optimizer)
+        scaler.update()
+        wrapper.zero_grad()
+        hook.after_train_iter(runner, 0, outputs=dict(loss=loss))
+        changed.append(not torch.equal(before, weight))
+    assert changed == [False] * 4 + [True] * 2 and weight.isfinite().all()
+    assert hook.skipped == 0 and scaler.get_scale() == 2.0**13
+
+
+def test_several_optimizers_are_refused():
+    optimizers = {
+        k: OptimWrapper(torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), 1)) for k in 'ab'
+    }
+    with pytest.raises(TypeError, match='one optimizer, and optim_wrapper has 2'):
+        FiniteHook().before_train(SimpleNamespace(optim_wrapper=OptimWrapperDict(**optimizers)))
 
 
 def test_image_names():

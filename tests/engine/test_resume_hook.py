@@ -141,6 +141,32 @@ def test_generators_come_back():
     assert draw() == first
 
 
+@pytest.mark.parametrize(('device', 'visible', 'expected'), [(0, 4, 0), (2, 4, 2), (1, 1, 0)])
+def test_the_generator_of_one_gpu(monkeypatch, device, visible, expected):
+    """However many are visible; checkpoints that have all of them are taken, too."""
+    states = [torch.full((16,), i, dtype=torch.uint8) for i in range(visible)]
+    restored = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: device)
+    monkeypatch.setattr(torch.cuda, 'get_rng_state', lambda: states[expected])
+    monkeypatch.setattr(torch.cuda, 'set_rng_state', restored.append)
+    state = get_rng_state()
+    set_rng_state(state)
+    set_rng_state({**state, 'cuda': states})
+    assert [int(values[0]) for values in restored] == [expected, expected]
+
+
+def test_the_best_checkpoint_of_two_processes(tmp_path):
+    """It has no random states, which is nothing to warn of; the others have both ranks'."""
+    kwargs = dict(end=1, checkpoint=dict(save_best='mAP'))
+    assert toy.forked(*calls(tmp_path / 'run', 2, **kwargs)) == [0, 0]
+    best = torch.load(tmp_path / 'run/best_mAP_epoch_1.pth', weights_only=False)
+    assert 'run_state' not in best and 'optimizer' not in best
+    assert len(toy.last(tmp_path / 'run')['run_state']['rng']) == 2
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    assert 'random states' not in log.read_text()
+
+
 def test_seeded_draws_depend_on_the_numbers_and_leave_no_trace():
     draws = []
     for numbers in ((1, 2, 3), (1, 2, 4), (3, 2, 1), (1, 2, 3)):

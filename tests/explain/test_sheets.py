@@ -74,6 +74,11 @@ def test_command(root, tool, shapes, demo_weights, tmp_path):
     # 6 x 6 patches of 16 pixels: image 2 has 70 of 96 rows.
     assert (tmp_path / 'out/index.html').read_text().count('class="scene"') == 4
 
+    printed = tool('visualization/clusters.py', *files, *options, '--stages', '4', ok=False)
+    assert 'Traceback' not in printed and 'error: stages [4] have no clusters' in printed
+    printed = tool('visualization/clusters.py', *files, *options, '--config', 'no.py', ok=False)
+    assert 'Traceback' not in printed and re.search('error: .*no.py', printed)
+
     with pytest.raises(FileNotFoundError, match='nowhere.* is no image, no folder of images and'):
         find_images(['nowhere*.jpg'])
 

@@ -136,6 +136,24 @@ def test_another_number_of_clusters_renews_only_the_layers_that_make_them(refere
     assert '(100, 100, 100) clusters, this model has (49, 100, 64)' in str(caught[0].message)
 
 
+def test_all_processes_renew_alike(reference):
+    """Whatever their generators, which go on as if nothing had been drawn."""
+    models = []
+    for seed in (1, 2):
+        models.append(PaCaViT('tiny', num_clusters=(49, 64, 100, 0)))
+        torch.manual_seed(seed)
+        with pytest.warns(UserWarning, match='newly initialised'):
+            load_state_dict(models[-1], reference.state_dict())
+        after = torch.rand(1)
+        torch.manual_seed(seed)
+        assert torch.equal(after, torch.rand(1))
+    assert is_loaded(*models)
+    first, second = (
+        models[0].get_parameter(f'stages.{i}.blocks.0.attn.clustering.4.weight') for i in (0, 1)
+    )
+    assert not torch.equal(first.flatten()[:100], second.flatten()[:100])
+
+
 def test_clusters_where_the_file_has_self_attention_and_the_other_way_round(reference):
     model = PaCaViT('tiny', num_clusters=100)
     with pytest.warns(UserWarning, match='stages.3.blocks.0.attn.clustering.0.weight'):

@@ -4,11 +4,15 @@ Training and testing take the authors' files as they are; this is for other prog
 """
 
 import argparse
+import io
+import pickle
+import sys
 
 import torch
 
 import mmpaca  # noqa: F401
 from mmpaca.checkpoint import TASKS, convert_official, load_from_local, weights_of
+from mmpaca.checkpoint.saving import write_atomically
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,9 +30,14 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    weights = weights_of(load_from_local(args.src, map_location='cpu', rename=False))
-    converted = convert_official(weights, args.task)
-    torch.save(dict(state_dict=converted), args.dst)
+    content = io.BytesIO()
+    try:
+        weights = weights_of(load_from_local(args.src, map_location='cpu', rename=False))
+        converted = convert_official(weights, args.task)
+        torch.save(dict(state_dict=converted), content)
+        write_atomically(args.dst, content.getvalue())
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        sys.exit(f'error: {error}')
     left_out = len(weights) - len(converted)
     print(
         f'{len(converted)} of {len(weights)} tensors matched, {left_out} left out for {args.task}'

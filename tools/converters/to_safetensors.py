@@ -5,6 +5,8 @@ no optimizer: training resumes from .pth files only.
 """
 
 import argparse
+import pickle
+import sys
 from pathlib import Path
 
 import mmpaca  # noqa: F401
@@ -25,9 +27,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    checkpoint = load_from_local(args.src, map_location='cpu')
-    weights = weights_of(checkpoint)
-    save_safetensors(weights, checkpoint.get('meta', {}), args.dst)
+    try:
+        checkpoint = load_from_local(args.src, map_location='cpu')
+        weights = weights_of(checkpoint)
+        save_safetensors(weights, checkpoint.get('meta', {}), args.dst)
+    except (OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        sys.exit(f'error: {error}')
     print(f'wrote {len(weights)} tensors to {args.dst}')
 
 

@@ -1,6 +1,7 @@
 """Pictures and a page of what a detector's or classifier's clusters do with images."""
 
 import argparse
+import pickle
 import sys
 from pathlib import Path
 
@@ -36,9 +37,18 @@ def main() -> None:
     args = parse_args()
     try:
         images = find_images(args.images)
-    except FileNotFoundError as error:
-        sys.exit(str(error))
-    predictor = Predictor(args.config, args.checkpoint, args.device)
+        predictor = Predictor(args.config, args.checkpoint, args.device)
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        sys.exit(f'error: {error}')
+    try:
+        write_files(predictor, images, args)
+    except (OSError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    print(f'\n{len(images)} images: pictures in {args.out_dir}, page {args.out_dir / "index.html"}')
+
+
+def write_files(predictor: Predictor, images: list[Path], args: argparse.Namespace) -> None:
+    """The page and the pictures of each image."""
     args.out_dir.mkdir(parents=True, exist_ok=True)
     attention = 'all' if args.all_blocks else 'last'
     with (
@@ -58,7 +68,6 @@ def main() -> None:
             for name, picture in [('detections', drawn), *all_sheets(scene, args.num_clusters)]:
                 mmcv.imwrite(picture[..., ::-1], str(folder / f'{name}.jpg'))
             page.add(path.name, scene)
-    print(f'\n{len(images)} images: pictures in {args.out_dir}, page {args.out_dir / "index.html"}')
 
 
 if __name__ == '__main__':
