@@ -1,5 +1,6 @@
 """The scope ``mmpaca::`` in configs: ``_base_ = 'mmpaca::mask_rcnn_paca.py'``."""
 
+import difflib
 from pathlib import Path
 
 from mmengine.config import Config
@@ -41,7 +42,10 @@ def register_config_scope() -> None:
         path = config_dir() / cfg_path.removeprefix(f'{SCOPE}::')
         if not path.is_file():
             known = sorted(str(p.relative_to(config_dir())) for p in config_dir().rglob('*.py'))
-            raise FileNotFoundError(f'{cfg_path} does not exist; mmpaca has {", ".join(known)}')
+            close = difflib.get_close_matches(cfg_path.removeprefix(f'{SCOPE}::'), known)
+            raise FileNotFoundError(
+                f'{cfg_path} does not exist in {config_dir()}; similar: {", ".join(close) or "none"}'
+            )
         # No scope: the types in these files are mmdet's and mmpretrain's, not mmpaca's.
         return str(path), None
 

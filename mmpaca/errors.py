@@ -17,7 +17,7 @@ OUT_OF_MEMORY = (
 def readable_errors() -> Iterator[None]:
     """End the process with status 1 and a line that says what to do.
 
-    A missing file and memory that is not enough need no traceback. Of other errors the first
+    A missing or misplaced file and memory that is not enough need no traceback. Of other errors the first
     process of a machine prints the traceback, the others their last line: they mostly fail of
     the same, all at once.
     """
@@ -26,7 +26,7 @@ def readable_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         sys.exit(f'rank {rank}: {OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')
-    except FileNotFoundError as error:
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         sys.exit(f'rank {rank}: {error}')
     except Exception as error:
         if os.environ.get('LOCAL_RANK', '0') == '0':

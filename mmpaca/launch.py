@@ -1,6 +1,10 @@
 """Running mmdet's and mmpretrain's own command-line tools with mmpaca registered."""
 
 import argparse
+import copy
+import difflib
+import functools
+import inspect
 import runpy
 import sys
 import warnings
@@ -10,12 +14,16 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.runner import Runner
 
 from .checkpoint.loading import register_loaders
 from .compat import require
 from .errors import check_gpus, readable_errors
 
 _CONFIGS = ('.py', '.yaml', '.yml', '.json')  # what mmengine takes for a config
+# Top-level keys that mmengine looks up without their being arguments of Runner.
+_RUNNER_KEYS = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn')
 # What mmengine's Runner passes to DDP, but for the device ids, which CPU modules refuse; a config's
 # find_unused_parameters comes on top.
 _CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_buffers=False')
@@ -32,7 +40,7 @@ def run_tool(name: str) -> None:
     Raises:
         ImportError: the config is one of mmpretrain's, which is not installed.
         SystemExit: a file is missing (the config, one of its bases, the tool); see
-            ``readable_errors``.
+            ``readable_errors``. Or ``--amp`` without a GPU.
     """
     if '--trust-checkpoint' in sys.argv:
         sys.argv.remove('--trust-checkpoint')
@@ -40,6 +48,7 @@ def run_tool(name: str) -> None:
         register_loaders(trust=True)
     with readable_errors():
         package = require(codebase_of(sys.argv[1:]))
+        _check_flags(sys.argv[1:])
         script = Path(package.__path__[0]) / '.mim' / 'tools' / name
         if not script.is_file():
             raise FileNotFoundError(
@@ -70,12 +79,36 @@ def codebase_of(argv: Sequence[str]) -> str:
 
 def _config_of(argv: Sequence[str]) -> Config:
     """The first config file in a command line, with its ``--cfg-options``; empty without one."""
-    file = next((a for a in argv if Path(a).suffix in _CONFIGS and Path(a).is_file()), None)
-    config = Config.fromfile(file, import_custom_modules=False) if file else Config()
+    config = copy.deepcopy(_read(_file_of(argv)))
+    config.merge_from_dict(_cfg_options(argv))
+    return config
+
+
+def _file_of(argv: Sequence[str]) -> str | None:
+    return next((a for a in argv if Path(a).suffix in _CONFIGS and Path(a).is_file()), None)
+
+
+@functools.cache  # one of mmdet's takes seconds
+def _read(file: str | None) -> Config:
+    return Config.fromfile(file, import_custom_modules=False) if file else Config()
+
+
+def _cfg_options(argv: Sequence[str]) -> dict:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
-    config.merge_from_dict(parser.parse_known_args(argv)[0].cfg_options)
-    return config
+    return parser.parse_known_args(argv)[0].cfg_options
+
+
+def _check_flags(argv: Sequence[str]) -> None:
+    """Name options that would do nothing, or fail when the model has been built."""
+    if '--amp' in argv and get_device() == 'cpu':
+        sys.exit('--amp: mixed precision needs a GPU, and none is usable here; leave the flag out')
+    read = inspect.signature(Runner.__init__).parameters
+    known = {*_read(_file_of(argv)), *read, *_RUNNER_KEYS}
+    for name in sorted({option.partition('.')[0] for option in _cfg_options(argv)} - known):
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f'; is {close[0]} meant?' if close else ''
+        warnings.warn(f'--cfg-options: {name} is not in the config{hint}', stacklevel=2)
 
 
 def _use_cpu_processes() -> None:

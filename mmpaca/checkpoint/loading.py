@@ -11,6 +11,7 @@ import difflib
 import os
 import pickle
 import re
+import urllib.error
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial, update_wrapper
@@ -141,11 +142,12 @@ def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
                     'only the state_dict; if you trust the author, call tools/train.py or '
                     'tools/test.py with --trust-checkpoint'
                 ) from error
-            first_line = str(error).partition('\n')[0]
+            # Not what follows: torch goes on to recommend weights_only=False.
+            first = re.split(r'\n|(?<=\.) ', str(error))[0]
             raise RuntimeError(
                 f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
-                f'unreadable or no checkpoint: {first_line}'
-            ) from error
+                f'unreadable or no checkpoint: {first}'
+            ) from None
 
 
 def load_from_http(url: str, map_location: Any = None, trust: bool = False) -> Any:
@@ -163,7 +165,13 @@ def load_from_http(url: str, map_location: Any = None, trust: bool = False) -> A
     path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(url))
     if int(os.environ.get('LOCAL_RANK', get_dist_info()[0])) == 0 and not os.path.isfile(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        torch.hub.download_url_to_file(url, path)
+        try:
+            torch.hub.download_url_to_file(url, path)
+        except urllib.error.URLError as error:
+            raise urllib.error.URLError(
+                f'{error.reason}: {url} cannot be downloaded; get it elsewhere and put it at '
+                f'{path}, or give its path instead of the address'
+            ) from None
     barrier()
     return load_from_local(path, map_location, trust=trust)
 

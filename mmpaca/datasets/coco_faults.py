@@ -25,6 +25,7 @@ FAULTS = {
     'box: partly outside of the image': 'stays',
     'segmentation: crosses itself': 'stays',
     'image: cannot be loaded': 'image',
+    'image: turned by EXIF, annotated as it is stored': 'stays',
     'image: no annotations': 'stays',
     'image: only crowds': 'stays',
 }
@@ -37,6 +38,9 @@ REMEDY = {
     'stays': 'stays',
 }
 
+# What an annotation says of it.
+_VALUE = {'unknown image': 'image_id', 'unknown category': 'category_id'}
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -46,10 +50,11 @@ class Fault:
     file_name: str  # of the image, '?' where unknown
     annotation: int | None = None  # its place in the list of annotations
     image: int | None = None  # its place in the list of images
+    detail: str = ''  # the value that is wrong, or what the decoder said
 
     def __str__(self) -> str:
         where = '' if self.annotation is None else f', annotation no. {self.annotation}'
-        return f'{self.file_name}{where}: {self.kind}'
+        return f'{self.file_name}{where}: {self.kind}{self.detail and f" ({self.detail})"}'
 
 
 def find_faults(coco: dict, with_mask: bool = True, thorough: bool = True) -> Iterator[Fault]:
@@ -61,7 +66,7 @@ def find_faults(coco: dict, with_mask: bool = True, thorough: bool = True) -> It
         thorough: look for what does not hurt training, too (``'stays'`` in :data:`FAULTS`).
 
     Raises:
-        ValueError: a list of it is missing, or the id or name of a category.
+        ValueError: a list of it is missing or empty, or the id or name of a category is.
     """
     _check_structure(coco)
     images: dict = {}
@@ -84,7 +89,10 @@ def find_faults(coco: dict, with_mask: bool = True, thorough: bool = True) -> It
             content[image['id']].append(bool(annotation.get('iscrowd')))
             if thorough:
                 kinds += _harmless_faults(annotation, image)
-        yield from (Fault(kind, name, annotation=place) for kind in kinds)
+        for kind in kinds:
+            # With quotes: most often it is text where the file has numbers.
+            detail = repr(annotation.get(_VALUE[kind])) if kind in _VALUE else ''
+            yield Fault(kind, name, annotation=place, detail=detail)
         seen.add(annotation.get('id'))
     if thorough:
         for image_id, crowds in content.items():
@@ -131,6 +139,8 @@ def _check_structure(coco: Any) -> None:
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(coco, dict) or not isinstance(coco.get(key), list):
             raise ValueError(f'no list {key!r}: needed are images, annotations and categories')
+        if not coco[key]:
+            raise ValueError(f'the list of {key} is empty')
     for place, category in enumerate(coco['categories']):
         if not {'id', 'name'} <= category.keys():
             raise ValueError(f'category no. {place} is {category}: it needs an id and a name')

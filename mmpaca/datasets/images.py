@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 MAX_PIXELS = 2**27  # 400 MB once decoded
@@ -82,6 +82,18 @@ def decode(
         height, width = image.shape[:2]
         raise ValueError(f'is {width}x{height}, its annotations are for {size[1]}x{size[0]}')
     return image
+
+
+def is_turned(content: bytes, size: tuple[int, int]) -> bool:
+    """Whether decoders that obey EXIF tags swap height and width of what is annotated unturned.
+
+    Args:
+        content: of an image file that :func:`decode` takes.
+        size: (height, width) that the annotations are for.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return sideways and size == (image.height, image.width) and image.height != image.width
 
 
 def _is_whole(content: bytes, end: bytes) -> bool:

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 
 from mmpaca.registry import DATASETS, TRANSFORMS
 
-from .coco_faults import FAULTS, REMEDY, Fault, find_faults, without_faults
+from .coco_faults import FAULTS, REMEDY, Fault, count, find_faults, without_faults
 from .images import MAX_PIXELS, decode
 
 
@@ -72,7 +72,8 @@ class CocoDataset(MMDetCocoDataset):
         **kwargs: mmdet's.
 
     Raises:
-        ValueError: ``max_bad_share`` is not in 0..1.
+        ValueError: ``max_bad_share`` is not in 0..1; in training, the file is none of COCO's, has
+            nothing that is whole, or lacks a class.
     """
 
     def __init__(self, *args: Any, max_bad_share: float = 0.05, **kwargs: Any) -> None:
@@ -104,9 +105,22 @@ class CocoDataset(MMDetCocoDataset):
         for fault in self.faults:
             _log(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
         index.dataset = without_faults(index.dataset, self.faults)
+        self._check_left(index.dataset)
         index.createIndex()
         index.img_ann_map, index.cat_img_map = index.imgToAnns, index.catToImgs
         return index
+
+    def _check_left(self, coco: dict) -> None:
+        if not coco['images'] or not coco['annotations']:
+            kinds = ', '.join(f'{number} x {kind}' for kind, number, *_ in count(self.faults))
+            raise ValueError(f'{self.ann_file}: nothing is left to train on, there are {kinds}')
+        names = [category['name'] for category in coco['categories']]
+        unknown = [name for name in self.metainfo['classes'] if name not in names]
+        if unknown:  # mmdet's labels would be those of other classes
+            raise ValueError(
+                f'{self.ann_file} has the categories {names}, not {unknown}: set '
+                'dataset.metainfo.classes to names in the file'
+            )
 
     def prepare_data(self, idx: int) -> dict | None:
         """A sample, or None where it is broken and another one shall take its place.
@@ -119,7 +133,10 @@ class CocoDataset(MMDetCocoDataset):
         except Exception as error:
             path = self.get_data_info(idx)['img_path']
             if self.test_mode:
-                raise RuntimeError(f'{path}: {error}') from error
+                raise RuntimeError(
+                    f'{path}: {error}. Nothing is left out of what is evaluated; see '
+                    f'tools/analysis/check_coco.py {self.ann_file} {self.data_prefix.get("img", "")}'
+                ) from error
             if not self.is_bad[idx]:
                 self.is_bad[idx] = True
                 _log(f'bad sample {path}: {error}')

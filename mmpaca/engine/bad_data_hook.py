@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from mmpaca.datasets.coco_faults import FAULTS, REMEDY
 from mmpaca.registry import HOOKS
 
 
@@ -22,13 +23,15 @@ class BadDataHook(Hook):
         for dataset in _tolerant(runner.train_dataloader.dataset):
             for names in all_gather_object(dataset.bad_files()):
                 files.update(names)
-            faults.update(fault.kind for fault in dataset.faults)
+            faults.update(
+                f'{fault.kind} ({REMEDY[FAULTS[fault.kind]]})' for fault in dataset.faults
+            )
         if files or faults:
-            kinds = ', '.join(f'{number} x {kind}' for kind, number in faults.most_common())
+            kinds = ', '.join(f'{number} x {what}' for what, number in faults.most_common())
             runner.logger.warning(
                 f'Bad data: {len(files)} images could not be loaded'
                 f'{": " if files else ""}{", ".join(sorted(files))}; '
-                f'left out of the annotations: {kinds or "nothing"}.'
+                f'in the annotations: {kinds or "nothing"}.'
             )
 
 

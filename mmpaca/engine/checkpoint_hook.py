@@ -86,6 +86,10 @@ class CheckpointHook(MMEngineCheckpointHook):
                 None,
                 f'nothing to resume from, every checkpoint is broken: {"; ".join(skipped)}',
             ]
+        if path is None:
+            runner.logger.warning(
+                f'nothing to resume in {runner.work_dir}: the run begins from the start'
+            )
         for fault in skipped:
             runner.logger.warning(f'not resumed from: {fault}')
         if path is not None and path != last:

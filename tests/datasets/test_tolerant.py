@@ -82,6 +82,7 @@ def test_each_fault_is_found_and_left_out(shapes):
     ('change', 'says'),
     [
         (dict(annotations=None), "no list 'annotations': needed are images, annotations and"),
+        (dict(images=[], annotations=[]), 'the list of images is empty'),
         (dict(categories=[dict(name='a')]), "category no. 0 is {'name': 'a'}: it needs an id and"),
     ],
 )
@@ -93,6 +94,23 @@ def test_no_coco_file(shapes, tool, tmp_path, change, says):
         dataset(shapes, ann_file=str(path))
     printed = tool('analysis/check_coco.py', path, shapes / 'train', ok=False)
     assert printed.startswith(f'error: {path}: {says}')
+
+
+def test_nothing_is_left(shapes, tmp_path):
+    coco = json.loads((shapes / 'annotations/train.json').read_text())
+    for annotation in coco['annotations']:
+        annotation['image_id'] = str(annotation['image_id'])
+    path = tmp_path / 'text.json'
+    path.write_text(json.dumps(coco))
+    says = f"nothing is left to train on, there are {len(coco['annotations'])} x unknown image"
+    with pytest.raises(ValueError, match=f'{path}: {says}'):
+        dataset(shapes, ann_file=str(path))
+
+
+def test_a_class_that_the_file_has_not(shapes):
+    with pytest.raises(ValueError, match=r"'star'\], not \['stars'\]: set dataset.metainfo.classes"):
+        dataset(shapes, metainfo=dict(classes=('circle', 'stars')))
+    assert len(dataset(shapes, metainfo=dict(classes=('star', 'circle'))))
 
 
 def test_unusual_images_load(broken):
@@ -258,7 +276,9 @@ def test_training_goes_on_and_sums_up(broken, root, tmp_path):
     )
     Runner.from_cfg(cfg).train()
     log = next(tmp_path.glob('*/*.log')).read_text()
-    summary = re.search(r'Bad data: (\d+) images could not be loaded: (.*); left out', log)
+    summary = re.search(
+        r'Bad data: (\d+) images could not be loaded: (.*); in the annotations', log
+    )
     # mmdet's flip of a single pixel makes no tensor; the published recipes resize it before.
     assert set(re.findall(r'train/([a-z_]+\.\w+)', summary[2])) - {'pixel.png'} == set(says)
     assert int(summary[1]) in (len(says), len(says) + 1)
@@ -272,7 +292,10 @@ def test_check_coco(broken, tool, tmp_path):
     data = (folder / 'annotations/train.json', folder / 'train')
     printed = tool('analysis/check_coco.py', *data, '--fix', 'clean.json', ok=False)
     for name, text in says.items():
-        assert re.search(rf'^{name}: image: cannot be loaded: .*{re.escape(text)}', printed, re.M)
+        assert re.search(rf'^{name}: image: cannot be loaded \(.*{re.escape(text)}', printed, re.M)
+    turned = re.findall(r'^(\S+): image: turned by EXIF, annotated as it is stored$', printed, re.M)
+    assert turned == ['exif_stored.jpg']
+    assert ': unknown category (99)\n' in printed
     assert re.search(r'unknown category +│ 1 ', printed)
     printed = tool('analysis/check_coco.py', tmp_path / 'clean.json', folder / 'train')
     assert printed.strip().splitlines()[-1].startswith('0 broken, ')

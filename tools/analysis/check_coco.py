@@ -18,9 +18,9 @@ from rich.table import Table
 import mmpaca  # noqa: F401
 from mmpaca.checkpoint.saving import write_atomically
 from mmpaca.datasets.coco_faults import FAULTS, Fault, count, find_faults, without_faults
-from mmpaca.datasets.images import MAX_PIXELS, decode
+from mmpaca.datasets.images import MAX_PIXELS, decode, is_turned
 
-NOT_LOADED = 'image: cannot be loaded'
+NOT_LOADED, TURNED = 'image: cannot be loaded', 'image: turned by EXIF, annotated as it is stored'
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,42 +35,39 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--all', action='store_true', help='list all faults, not 10 of a kind')
     args = parser.parse_args()
-    for path, is_there in ((args.ann, args.ann.is_file()), (args.img_dir, args.img_dir.is_dir())):
-        if not is_there:
-            parser.error(f'{path} does not exist')
+    if not args.ann.is_file():
+        parser.error(f'ANN must be an annotation file, {args.ann} is none')
+    if not args.img_dir.is_dir():
+        parser.error(f'IMG_DIR must be the folder of its images, {args.img_dir} is no folder')
     return args
 
 
-def image_fault(image: dict, img_dir: Path, max_pixels: int) -> str | None:
+def image_fault(numbered: tuple[int, dict], img_dir: Path, max_pixels: int) -> Fault | None:
     """What is wrong with a file, if anything."""
+    place, image = numbered
+    name, size = str(image['file_name']), (image['height'], image['width'])
     try:
-        content = (img_dir / image['file_name']).read_bytes()
-        decode(content, (image['height'], image['width']), max_pixels=max_pixels)
+        content = (img_dir / name).read_bytes()
+        decode(content, size, max_pixels=max_pixels)
+        return Fault(TURNED, name, image=place) if is_turned(content, size) else None
     except Exception as error:  # whatever a decoder makes of arbitrary bytes
-        return str(error)
-    return None
+        return Fault(NOT_LOADED, name, image=place, detail=str(error))
 
 
-def check_images(coco: dict, args: argparse.Namespace) -> tuple[list[Fault], dict[Fault, str]]:
-    """Decode all images, with a progress bar; the faults and what the decoder said."""
+def check_images(coco: dict, args: argparse.Namespace) -> list[Fault]:
+    """Decode all images, with a progress bar."""
     check = partial(image_fault, img_dir=args.img_dir, max_pixels=args.max_pixels)
-    places = [
-        i
-        for i, image in enumerate(coco['images'])
+    images = [
+        (place, image)
+        for place, image in enumerate(coco['images'])
         if {'file_name', 'height', 'width'} <= image.keys()
     ]
-    images = [coco['images'][i] for i in places]
     if args.workers > 1:
         found = track_parallel_progress(check, images, args.workers, chunksize=16)
     else:
         found = track_progress(check, images)
     print()
-    said = {
-        Fault(NOT_LOADED, str(image['file_name']), image=place): text
-        for place, image, text in zip(places, images, found, strict=True)
-        if text
-    }
-    return list(said), said
+    return [fault for fault in found if fault is not None]
 
 
 def main() -> None:
@@ -80,8 +77,7 @@ def main() -> None:
         faults = list(find_faults(coco, with_mask=not args.boxes_only))
     except ValueError as error:
         sys.exit(f'error: {args.ann}: {error}')
-    unreadable, said = check_images(coco, args)
-    faults = [*unreadable, *faults]
+    faults = [*check_images(coco, args), *faults]
 
     table = Table(title=f'{args.ann}: {len(coco["images"])} images, '
                         f'{len(coco["annotations"])} annotations')  # fmt: skip
@@ -91,7 +87,7 @@ def main() -> None:
         table.add_row(kind, str(number), remedy, first)
         those = [fault for fault in faults if fault.kind == kind]
         for fault in those if args.all else those[:10]:
-            print(f'{fault}{": " + said[fault] if fault in said else ""}')
+            print(fault)
         if len(those) > 10 and not args.all:
             print(f'... and {len(those) - 10} more of this kind (--all lists them)')
     if faults:
