@@ -46,7 +46,8 @@ def started(
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=folder,
-        env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), **env},
+        # Bash warns about a locale that is not installed, but not about this one.
+        env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'LC_ALL': 'C', **env},
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,

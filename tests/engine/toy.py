@@ -147,8 +147,10 @@ def runner(
 
 
 def train(work_dir: Path, world: tuple[int, int] | None = None, **kwargs) -> None:
-    """Train; in a world of several processes as (rank, size)."""
+    """Train, in a forked process; in a world of several processes as (rank, size)."""
     torch.set_num_threads(1)
+    work_dir.parent.mkdir(parents=True, exist_ok=True)
+    os.chdir(work_dir.parent)  # where mmengine collects results of validation: ./.dist_test
     if world is not None:
         rank, size = world
         os.environ['LOCAL_RANK'] = str(rank)
