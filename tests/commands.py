@@ -3,9 +3,13 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import shortcuts  # noqa: F401
 
@@ -28,17 +32,50 @@ _server.set_forkserver_preload(
 
 def run_in(folder: Path, *command, ok: bool = True, **env: str) -> str:
     """Run a command in a folder and return its output; fail if it does not end as expected."""
-    result = subprocess.run(
+    with started(folder, *command, output=subprocess.PIPE, **env) as process:
+        printed = process.communicate(timeout=300)[0]
+    assert (process.returncode == 0) == ok, printed[-5000:]
+    return printed
+
+
+@contextmanager
+def started(
+    folder: Path, *command, output: int | IO[str], **env: str
+) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs in a folder meanwhile, and is killed at the end if it still does."""
+    process = subprocess.Popen(
         [str(part) for part in command],
         cwd=folder,
-        env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), **env},
-        stdout=subprocess.PIPE,
+        # Bash warns about a locale that is not installed, but not about this one.
+        env={**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'LC_ALL': 'C', **env},
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
     )
-    assert (result.returncode == 0) == ok, result.stdout[-5000:]
-    return result.stdout
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                kill(process.pid)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL to a process and all below it: a group would not do, torchrun's ranks leave it."""
+    below = children(pid)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    for child in below:
+        kill(child)
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the children of a process, on Linux."""
+    found = []
+    for path in Path(f'/proc/{pid}/task').glob('*/children'):
+        with suppress(OSError):  # a thread that has ended
+            found += map(int, path.read_text().split())
+    return found
 
 
 def run_tool_in(folder: Path, script: str, *arguments, ok: bool = True) -> str:
@@ -49,7 +86,8 @@ def run_tool_in(folder: Path, script: str, *arguments, ok: bool = True) -> str:
     process.start()
     process.join(timeout=300)
     status = process.exitcode  # None: it has not ended
-    process.kill()
+    if status is None:
+        kill(process.pid)
     printed = log.read_text()
     log.unlink()
     assert status is not None and (status == 0) == ok, printed[-5000:]

@@ -1,6 +1,7 @@
 """Shared by all tests: mmpaca comes first, and nothing reaches the network."""
 
 import functools
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))  # for `import official` and `import commands`
 
 import shortcuts  # noqa: E402, F401
+
+os.environ['no_proxy'] = '127.0.0.1,localhost'  # for servers that tests start
 
 
 @pytest.fixture(scope='session')

@@ -36,6 +36,15 @@ def module(folder: Path, name: str, code: str) -> None:
     (folder / name / '__init__.py').write_text(code)
 
 
+@pytest.fixture(autouse=True)
+def no_driver(monkeypatch, tmp_path):
+    """A GPU of this machine that its torch cannot use is none of the faults tested here."""
+    (tmp_path / 'no_driver').mkdir()
+    (tmp_path / 'no_driver/nvidia-smi').write_text('#!/bin/sh\nexit 9\n')
+    (tmp_path / 'no_driver/nvidia-smi').chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path / 'no_driver'), prepend=os.pathsep)
+
+
 @pytest.fixture
 def doctor(run, tmp_path):
     """Run it with tmp_path first on the path of modules; output without the table, by line."""

@@ -20,7 +20,9 @@ BUILD = (sys.executable, '-m', 'build', '--no-isolation')
 def tree_files(root: Path) -> set[str]:
     """What belongs to the project: as git sees it, or all of an unpacked sdist."""
     if (root / '.git').exists():
-        command = ('git', 'ls-files', '-co', '--exclude-standard')
+        # Whoever owns the checkout, and whatever else this user ignores.
+        command = ('git', '-c', 'safe.directory=*', '-c', 'core.excludesFile=/dev/null')
+        command += ('ls-files', '-co', '--exclude-standard')
         names = subprocess.check_output(command, cwd=root, text=True).splitlines()
         return {name for name in names if (root / name).is_file()}
     paths = (path.relative_to(root) for path in root.rglob('*') if path.is_file())

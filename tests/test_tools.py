@@ -3,12 +3,12 @@
 import os
 import re
 import socket
-import subprocess
 import sys
+from contextlib import ExitStack, suppress
 
 import pytest
 import torch
-from commands import run_in
+from commands import run_in, started
 from mmengine.config import Config
 
 from mmpaca.checkpoint import load_from_local
@@ -103,36 +103,29 @@ def test_dist_train_on_two_cpu_processes(root, run, options, tmp_path):
 
 
 def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return str(s.getsockname()[1])
+    """One that no other process gets by chance until it is used: ephemeral ones are above these."""
+    for port in range(20000 + os.getpid() % 9000, 32768):
+        with socket.socket() as s, suppress(OSError):
+            s.bind(('127.0.0.1', port))
+            return str(port)
+    raise RuntimeError('no port below 32768 is free')
 
 
 def test_two_nodes_on_loopback(root, options, tmp_path):
     """Two torchrun agents of one process each train one model."""
-    env = dict(
-        os.environ, NNODES='2', MASTER_ADDR='127.0.0.1', PORT=free_port(), PYTHON=sys.executable
-    )
-    nodes = [
-        subprocess.Popen(
-            [
-                root / 'tools/dist_train.sh',
-                root / CONFIG,
-                '1',
-                '--work-dir',
-                f'node{rank}',
-                *options,
-            ],
-            cwd=tmp_path,
-            env=dict(env, NODE_RANK=str(rank)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    printed = [node.communicate(timeout=300)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], printed
+    train = (root / 'tools/dist_train.sh', root / CONFIG, '1', '--work-dir')
+    env = dict(NNODES='2', MASTER_ADDR='127.0.0.1', PORT=free_port())
+    logs = [tmp_path / f'printed{rank}' for rank in (0, 1)]
+    with ExitStack() as stack:
+        nodes = []
+        for rank, log in enumerate(logs):
+            command = (*train, f'node{rank}', *options)
+            output = stack.enter_context(log.open('w'))
+            node = started(tmp_path, *command, output=output, NODE_RANK=str(rank), **env)
+            nodes.append(stack.enter_context(node))
+        statuses = [node.wait(timeout=300) for node in nodes]
+    printed = [log.read_text() for log in logs]
+    assert statuses == [0, 0], '\n'.join(text[-5000:] for text in printed)
     assert 'no CUDA: 2 CPU processes' in printed[0] and 'no CUDA' not in printed[1]
     assert (tmp_path / 'node0/iter_4.pth').is_file() and not (
         tmp_path / 'node1/iter_4.pth'

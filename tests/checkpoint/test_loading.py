@@ -97,7 +97,7 @@ def evil_state(tmp_path) -> dict:
         ),
         instance=(
             Reduced(getattr, Reduced(HistoryBuffer), '__class__'),
-            r'getattr\(HistoryBuffer,__class__\)|getattr',
+            r'getattr\(<mmengine\.\S+\.HistoryBuffer\b',
         ),
         namespace=(Reduced(argparse.Namespace.__getattribute__, ConfigDict(), 'x'), 'object'),
         partial=(functools.partial(os.system, command), 'partial'),

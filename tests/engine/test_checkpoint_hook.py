@@ -66,7 +66,10 @@ def test_what_a_save_does(undisturbed, case):
     ('case', 'at'), [(case, at) for case, (_, count) in WINDOW.items() for at in range(count)]
 )
 def test_dying_or_a_full_disk_at_each_change(undisturbed, tmp_path, case, at):
-    """What was saved last is there, everything that is there is whole, and the run goes on."""
+    """What was saved last is there, and everything that is there is whole.
+
+    After every eighth change the run also goes on, to the end of one that was not disturbed.
+    """
     kinds = ('kill', 'full')
     statuses = toy.forked(*(run(case, tmp_path / kind, at=at, kind=kind) for kind in kinds))
     assert statuses == [-signal.SIGKILL, 1]

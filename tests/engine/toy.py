@@ -147,8 +147,10 @@ def runner(
 
 
 def train(work_dir: Path, world: tuple[int, int] | None = None, **kwargs) -> None:
-    """Train; in a world of several processes as (rank, size)."""
+    """Train, in a forked process; in a world of several processes as (rank, size)."""
     torch.set_num_threads(1)
+    work_dir.parent.mkdir(parents=True, exist_ok=True)
+    os.chdir(work_dir.parent)  # where mmengine collects results of validation: ./.dist_test
     if world is not None:
         rank, size = world
         os.environ['LOCAL_RANK'] = str(rank)
@@ -161,16 +163,19 @@ def train(work_dir: Path, world: tuple[int, int] | None = None, **kwargs) -> Non
 
 
 def forked(*calls: Callable[[], None]) -> list[int]:
-    """Run each in a process of its own, at once; the exit statuses. If one dies, so do the others."""
+    """Run each in a process of its own, at once; the exit statuses.
+
+    If one dies, the others have a minute to end by themselves.
+    """
     context = multiprocessing.get_context('fork')
     processes = [context.Process(target=_quiet, args=(call,)) for call in calls]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
-        if process.exitcode != 0:  # as torchrun does: the others go too
+        process.join(timeout=300)
+        if process.exitcode != 0:  # as torchrun does, which waits 30 s
             for other in processes:
-                other.join(timeout=2)
+                other.join(timeout=60)
                 other.kill()
     for process in processes:
         process.join()

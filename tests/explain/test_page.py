@@ -62,7 +62,9 @@ def browser():
 
     options = webdriver.ChromeOptions()
     options.binary_location = paths[0]
-    for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--window-size=1200,900'):
+    # In containers /dev/shm may be too small for a browser.
+    arguments = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage']
+    for argument in (*arguments, '--window-size=1200,900'):
         options.add_argument(argument)
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
     driver = webdriver.Chrome(options, webdriver.ChromeService(paths[1]))
@@ -79,7 +81,7 @@ def test_in_a_browser(scene, tmp_path, browser):
         page.add('first.jpg', scene)
         page.add('second.jpg', scene.only_stages([3]))
     browser.get((tmp_path / 'index.html').as_uri())
-    wait = WebDriverWait(browser, 10)
+    wait = WebDriverWait(browser, 60)
     find = lambda name: browser.find_element(By.ID, name)  # noqa: E731
     ready = lambda name: wait.until(lambda b: b.execute_script('return document.body.dataset.ready') == name)  # noqa: E731 # fmt: skip
     ready('first.jpg')

@@ -42,7 +42,7 @@ def run_python() -> Callable[..., str]:
             [sys.executable, '-c', PRELUDE + code, *arguments],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert result.returncode == 0, result.stderr
         return result.stdout
