@@ -22,7 +22,7 @@ from torch import nn
 
 from mmpaca.checkpoint.fitting import check_fit
 from mmpaca.config_scope import config_dir
-from mmpaca.datasets.images import decode, find_images
+from mmpaca.datasets.images import check_images, find_images
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,14 +67,7 @@ def readable_images(arguments: Sequence[str]) -> list[str]:
             written.
     """
     paths = find_images(arguments)
-    broken = []
-    for path in paths:
-        try:
-            decode(path.read_bytes())
-        except ValueError as error:
-            broken.append(f'{path} {error}')
-    if broken:
-        raise ValueError('; '.join(broken))
+    check_images(paths)
     stem, count = Counter(path.stem for path in paths).most_common(1)[0]
     if count > 1:
         raise ValueError(f'{count} images are called {stem!r}, and so would be their predictions')

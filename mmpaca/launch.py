@@ -1,10 +1,12 @@
 """Running mmdet's and mmpretrain's own command-line tools with mmpaca registered."""
 
 import argparse
+import atexit
 import copy
 import difflib
 import functools
 import inspect
+import os
 import runpy
 import sys
 import warnings
@@ -54,11 +56,14 @@ def run_tool(name: str) -> None:
             raise FileNotFoundError(
                 f'{script} does not exist; run: pip install --force-reinstall {package.__name__}'
             )
-        if dist.is_torchelastic_launched():
+        cpu_processes = dist.is_torchelastic_launched() and not torch.cuda.is_available()
+        if cpu_processes:
+            _use_cpu_processes()
+        elif dist.is_torchelastic_launched():
             check_gpus()
-            if not torch.cuda.is_available():
-                _use_cpu_processes()
         runpy.run_path(str(script), run_name='__main__')
+    if cpu_processes:
+        _end_cpu_process()
 
 
 def codebase_of(argv: Sequence[str]) -> str:
@@ -123,3 +128,14 @@ def _use_cpu_processes() -> None:
     if _config_of(sys.argv[1:]).get('find_unused_parameters', False):
         options.append('find_unused_parameters=True')
     sys.argv += ['--cfg-options', *(f'model_wrapper_cfg.{option}' for option in options)]
+
+
+def _end_cpu_process() -> None:
+    """End a run that succeeded without C++'s destructors.
+
+    Now and then one of gloo's threads outlives them, and the process aborts with its work done.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -60,6 +60,7 @@ def test_a_neck_with_other_channels_names_the_right_ones():
     [
         (torch.OutOfMemoryError('CUDA out of memory. Tried to\nmore'), '0', 'out of GPU memory: lower train_dataloader.batch_size'),
         (FileNotFoundError('file "x.py" does not exist'), '0', 'rank 0: file "x.py" does not exist'),
+        (FileExistsError(17, 'File exists', 'run'), '0', "rank 0: [Errno 17] File exists: 'run'"),
         (ValueError('wrong'), '1', 'rank 1: ValueError: wrong'),
     ],
 )  # fmt: skip
@@ -112,6 +113,22 @@ def test_cpu_processes_keep_what_the_config_asks_of_ddp(tmp_path, monkeypatch, a
         broadcast_buffers=False,
         bucket_cap_mb=5,
     )
+
+
+def test_options_that_nothing_reads_and_amp_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(runpy, 'run_path', lambda *a, **k: None)
+    options = ['train_dataloder.batch_size=1', 'resume=True', 'model.backbone.arch=tiny']
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(CONFIG), '--cfg-options', *options])
+    with pytest.warns(UserWarning) as caught:
+        launch.run_tool('train.py')
+    (said,) = [str(w.message) for w in caught if '--cfg-options' in str(w.message)]
+    assert said == (
+        '--cfg-options: train_dataloder is not in the config; is train_dataloader meant?'
+    )
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(CONFIG), '--amp'])
+    with pytest.raises(SystemExit, match='--amp: mixed precision needs a GPU'):
+        launch.run_tool('train.py')
 
 
 def test_a_port_in_use(run):

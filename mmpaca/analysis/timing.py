@@ -122,10 +122,16 @@ def add_arguments(parser: argparse.ArgumentParser, repeats: int, warmup: int, ou
     device, threads = 'cuda' if torch.cuda.is_available() else 'cpu', torch.get_num_threads()
     parser.add_argument('--repeats', type=int, default=repeats, help='of which the median counts')
     parser.add_argument('--warmup', type=int, default=warmup, help='repeats before, not counted')
-    parser.add_argument('--device', default=device, help='here: %(default)s')
+    parser.add_argument('--device', type=_usable, default=device, help='here: %(default)s')
     parser.add_argument('--threads', type=int, default=threads, help='of the CPU, per model')
     parser.add_argument('--out', type=Path, default=Path(out), help='file for the numbers')
     parser.add_argument('--plot', type=Path, help='folder for charts')
+
+
+def _usable(device: str) -> str:
+    if device.startswith('cuda') and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError(f'{device}: no GPU is usable here')
+    return device
 
 
 class _Backbone:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 MAX_PIXELS = 2**27  # 400 MB once decoded
@@ -39,6 +39,22 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     return found
 
 
+def check_images(paths: Sequence[Path]) -> None:
+    """Decode images before work begins on any.
+
+    Raises:
+        ValueError: names all that cannot be decoded, and why.
+    """
+    broken = []
+    for path in paths:
+        try:
+            decode(path.read_bytes())
+        except ValueError as error:
+            broken.append(f'{path} {error}')
+    if broken:
+        raise ValueError('; '.join(broken))
+
+
 def decode(
     content: bytes,
     size: tuple[int, int] | None = None,
@@ -67,6 +83,8 @@ def decode(
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
             kind, pixels = image.format, image.width * image.height
+    except UnidentifiedImageError:
+        raise ValueError('cannot be decoded: it is no image of a known format') from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f'cannot be decoded: {error}') from error
     if pixels > max_pixels:

@@ -10,6 +10,7 @@ import random
 import subprocess
 import threading
 import types
+import urllib.error
 
 import numpy as np
 import pytest
@@ -224,6 +225,8 @@ def test_urls_are_loaded_as_carefully(tmp_path, monkeypatch):
         assert 'backbone.stem.norm.weight' in load(url + 'official.pth')['state_dict']
         with pytest.raises(UnsafeCheckpointError, match='getcwd'):
             load(url + 'evil.pth')
+        with pytest.raises(urllib.error.URLError, match='ot found: .*/no.pth cannot be downloaded'):
+            load(url + 'no.pth')
     finally:
         server.shutdown()
 

@@ -102,13 +102,15 @@ def test_nothing_is_left(shapes, tmp_path):
         annotation['image_id'] = str(annotation['image_id'])
     path = tmp_path / 'text.json'
     path.write_text(json.dumps(coco))
-    says = f"nothing is left to train on, there are {len(coco['annotations'])} x unknown image"
+    says = f'nothing is left to train on, there are {len(coco["annotations"])} x unknown image'
     with pytest.raises(ValueError, match=f'{path}: {says}'):
         dataset(shapes, ann_file=str(path))
 
 
 def test_a_class_that_the_file_has_not(shapes):
-    with pytest.raises(ValueError, match=r"'star'\], not \['stars'\]: set dataset.metainfo.classes"):
+    with pytest.raises(
+        ValueError, match=r"'star'\], not \['stars'\]: set dataset.metainfo.classes"
+    ):
         dataset(shapes, metainfo=dict(classes=('circle', 'stars')))
     assert len(dataset(shapes, metainfo=dict(classes=('star', 'circle'))))
 

@@ -150,6 +150,9 @@ def test_no_fresh_start_where_all_files_are_broken(tmp_path, capfd):
     run = functools.partial(toy.train, tmp_path / 'run', end=1)
     # Nothing there at all is a start, as ever with --resume.
     assert toy.forked(functools.partial(run, resume=True)) == [0]
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    says = f'nothing to resume in {tmp_path}/run: the run begins from the start'
+    assert says in log.read_text()
     broken(tmp_path / 'run/epoch_1.pth', 'cut')
     assert toy.forked(functools.partial(run, resume=True)) == [1]
     printed = capfd.readouterr().err

@@ -10,7 +10,7 @@ import torch
 from mmengine.utils import track_iter_progress
 
 import mmpaca
-from mmpaca.datasets.images import find_images
+from mmpaca.datasets.images import check_images, find_images
 from mmpaca.explain.inference import Predictor
 from mmpaca.explain.page import Page
 from mmpaca.explain.scene import Scene
@@ -37,6 +37,7 @@ def main() -> None:
     args = parse_args()
     try:
         images = find_images(args.images)
+        check_images(images)
         predictor = Predictor(args.config, args.checkpoint, args.device)
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         sys.exit(f'error: {error}')
