@@ -63,7 +63,8 @@ def _history_method(owner: type, name: str) -> Any:
     """
     if owner is not HistoryBuffer or name not in _HISTORY_METHODS:
         # In torch's own words, so that _refused_objects finds the name.
-        raise pickle.UnpicklingError(f'GLOBAL getattr({getattr(owner, "__name__", owner)},{name})')
+        owner_name = getattr(owner, '__name__', type(owner).__name__)
+        raise pickle.UnpicklingError(f'GLOBAL getattr({owner_name},{name})')
     return getattr(HistoryBuffer, name)
 
 

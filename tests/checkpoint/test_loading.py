@@ -98,7 +98,7 @@ def evil_state(tmp_path) -> dict:
         ),
         instance=(
             Reduced(getattr, Reduced(HistoryBuffer), '__class__'),
-            r'getattr\(<mmengine\.\S+\.HistoryBuffer\b',
+            r'getattr\(HistoryBuffer,__class__\)',
         ),
         namespace=(Reduced(argparse.Namespace.__getattribute__, ConfigDict(), 'x'), 'object'),
         partial=(functools.partial(os.system, command), 'partial'),

@@ -205,7 +205,7 @@ def page_screenshots(name: str, scene: Scene) -> Iterator[tuple[str, bytes]]:
         with Page(Path(folder) / 'index.html') as page:
             page.add(name, scene)
         browser.get((Path(folder) / 'index.html').as_uri())
-        WebDriverWait(browser, 20).until(
+        WebDriverWait(browser, 60).until(
             lambda b: b.execute_script('return document.body.dataset.ready')
         )
         view = browser.find_element(By.ID, 'view')
