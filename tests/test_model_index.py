@@ -1,5 +1,7 @@
 """What model-index.yml says of each config is what the config is."""
 
+import copy
+import functools
 import re
 from pathlib import Path
 
@@ -21,8 +23,13 @@ RELEASE = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/'
 CONTRADICTED = {'mask-rcnn_paca-b-teacher_1x_coco', 'paca-b-teacher_8xb128_in1k'}
 
 
+@functools.cache
+def read(path: str) -> Config:
+    return Config.fromfile(ROOT / path)
+
+
 def config_of(info: dict) -> Config:
-    return Config.fromfile(ROOT / info['Config'])
+    return copy.deepcopy(read(info['Config']))
 
 
 def test_every_config_has_one_entry():
