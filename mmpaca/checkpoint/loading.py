@@ -103,6 +103,7 @@ def load_from_local(
 
     Raises:
         FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
         UnsafeCheckpointError: it holds other objects than tensors, numbers, strings, their
             containers and ``SAFE_GLOBALS``; the message names them.
         RuntimeError: it is truncated or no checkpoint.
@@ -118,6 +119,8 @@ def load_from_local(
         {'weight': (2, 3)}
     """
     filename = os.path.expanduser(filename)
+    if os.path.isdir(filename):
+        raise IsADirectoryError(f'checkpoint {filename} is a folder: give a file in it')
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'checkpoint {filename} does not exist')
     if filename.endswith(SUFFIX):

@@ -154,6 +154,8 @@ def test_all_objects_are_named(tmp_path):
 
 
 def test_files_that_are_no_checkpoints(tmp_path):
+    with pytest.raises(IsADirectoryError, match='is a folder: give a file in it'):
+        load(tmp_path)
     with pytest.raises(FileNotFoundError, match='missing.pth'):
         load(tmp_path / 'missing.pth')
     torch.save(dict(weight=torch.zeros(10_000)), tmp_path / 'whole.pth')
