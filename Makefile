@@ -31,7 +31,7 @@ $(INSTALLED): requirements/dev.txt requirements/constraints.txt setup.py pyproje
 	$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
 	touch $@
 
-$(SHAPES): mmpaca/datasets/shapes.py | $(INSTALLED)
+$(SHAPES): mmpaca/datasets/toy/shapes.py | $(INSTALLED)
 	$(BIN)/python tools/demo/make_shapes.py data/shapes
 
 demo: $(INSTALLED) $(SHAPES)

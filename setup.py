@@ -58,7 +58,7 @@ EXPORT = ['onnx', 'onnxruntime', 'onnxscript']
 
 setup(
     name='mmpaca',
-    version=re.search(r"__version__ = '(.+)'", (ROOT / 'mmpaca/__init__.py').read_text())[1],
+    version=re.search(r"__version__ = '(.+)'", (ROOT / 'mmpaca/version.py').read_text())[1],
     description='PaCa-ViT (patch-to-cluster attention) as a backbone of OpenMMLab',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',

@@ -21,8 +21,8 @@ from mmengine.config import Config
 from torch import nn
 
 from mmpaca.checkpoint.fitting import check_fit
-from mmpaca.config_scope import config_dir
 from mmpaca.datasets.images import check_images, find_images
+from mmpaca.plugin.config_scope import config_dir
 
 
 def parse_args() -> argparse.Namespace:

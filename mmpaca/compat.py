@@ -4,7 +4,6 @@ from __future__ import annotations  # an old Python shall get as far as its sent
 
 import importlib
 import sys
-from pathlib import Path
 from types import ModuleType
 
 from packaging.specifiers import SpecifierSet
@@ -34,20 +33,6 @@ OPTIONAL_FOR = {
     'onnxruntime': 'tools/deploy/export.py',
     'onnxscript': 'tools/deploy/export.py',
 }
-
-
-def is_doctor() -> bool:
-    """Whether this process is ``mmpaca doctor``, which has to run where nothing else does.
-
-    It then imports mmpaca in another process. Known by the command line, for Python imports a
-    package before any module of it, ``python -m mmpaca.doctor`` included.
-    """
-    called = getattr(sys, 'orig_argv', [])[1:]
-    if '-m' in called:
-        called = called[called.index('-m') + 1 :]
-    if called[:1] == ['mmpaca.doctor']:
-        return True
-    return called[1:2] == ['doctor'] and Path(called[0]).stem == 'mmpaca'
 
 
 def check_versions() -> None:

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 _server = multiprocessing.get_context('forkserver')
 _server.set_forkserver_preload(
     [
-        'mmpaca.launch',
+        'mmpaca.apis.launch',
         'mmpaca.engine',
-        'mmpaca.datasets.tolerant',
+        'mmpaca.datasets.coco',
         'mmdet.apis',
         'mmdet.engine',
         'mmpretrain.apis',

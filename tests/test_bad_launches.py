@@ -16,9 +16,9 @@ from mmdet.models import DetTTAModel  # noqa: F401  (mmdet is imported before a 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmpaca import launch
-from mmpaca.engine import NeckHook
-from mmpaca.errors import check_gpus, readable_errors
+from mmpaca.apis import launch
+from mmpaca.apis.launch import check_gpus, readable_errors
+from mmpaca.engine import ConfigCheckHook
 
 CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
 
@@ -50,9 +50,9 @@ def test_a_neck_with_other_channels_names_the_right_ones():
         with pytest.raises(
             ValueError, match=r'\[96, .*set neck=dict\(in_channels=\[48, 96, 160, 192\]\)'
         ):
-            NeckHook().before_run(SimpleNamespace(model=model))
+            ConfigCheckHook().before_run(SimpleNamespace(model=model))
         cfg.model.neck.in_channels = [48, 96, 160, 192]
-        NeckHook().before_run(SimpleNamespace(model=MODELS.build(cfg.model)))
+        ConfigCheckHook().before_run(SimpleNamespace(model=MODELS.build(cfg.model)))
 
 
 @pytest.mark.parametrize(

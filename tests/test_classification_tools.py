@@ -13,8 +13,8 @@ import torch
 from commands import run_tool_in
 from mmengine.config import Config
 
+from mmpaca.apis.launch import codebase_of
 from mmpaca.checkpoint import load_from_local
-from mmpaca.launch import codebase_of
 from mmpaca.models import PaCaViT
 
 CONFIG = 'configs/demo/paca-demo_digits.py'

@@ -221,8 +221,10 @@ def test_recipes_of_their_own_are_mmdets(name):
     if 'mask2former' in name:
         theirs.optim_wrapper.paramwise_cfg.custom_keys.update(ours.paca_norm_keys)
     if 'panoptic' not in name:
-        theirs.train_dataloader.dataset.update(type='mmpaca.CocoDataset', max_bad_share=0.05)
-        theirs.train_dataloader.dataset.pipeline[0].type = 'mmpaca.LoadImageFromFile'
+        theirs.train_dataloader.dataset.update(
+            type='mmpaca.TolerantCocoDataset', max_bad_share=0.05
+        )
+        theirs.train_dataloader.dataset.pipeline[0].type = 'mmpaca.LoadVerifiedImageFromFile'
     for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr'):
         assert plain(ours[key]) == plain(theirs[key])
     for key in ('train_dataloader', 'val_dataloader', 'val_evaluator'):
@@ -231,9 +233,9 @@ def test_recipes_of_their_own_are_mmdets(name):
         assert plain(ours.model[part]) == plain(theirs.model[part])
     hooks = [hook.type for hook in theirs.get('custom_hooks', [])]
     added = [hook.type for hook in ours.mmpaca_hooks]
-    assert 'mmpaca.ResumeHook' in added
+    assert 'mmpaca.ExactResumeHook' in added
     assert [hook.type for hook in ours.custom_hooks] == hooks + added
-    assert ours.default_hooks.checkpoint.type == 'mmpaca.CheckpointHook'
+    assert ours.default_hooks.checkpoint.type == 'mmpaca.AtomicCheckpointHook'
 
 
 @pytest.mark.usefixtures('mmdet_scope')

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmpaca.checkpoint import load_from_local
 from mmpaca.models import PaCaViT
-from mmpaca.models.pretrained import rename_official
+from mmpaca.models.official import rename_official
 
 CONFIG = 'configs/demo/mask-rcnn_paca-demo_shapes.py'
 # The demo's model on less data: four iterations of two images.

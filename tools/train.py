@@ -3,7 +3,7 @@
 With all flags of that tool, after `import mmpaca`.
 """
 
-from mmpaca.launch import run_tool
+from mmpaca.apis.launch import run_tool
 
 if __name__ == '__main__':
     run_tool('train.py')

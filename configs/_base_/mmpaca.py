@@ -10,19 +10,18 @@ mmpaca_cls_hooks = [
     # A checkpoint that does not fit is an error; strict=False to load what fits.
     dict(type='mmpaca.StrictLoadHook', strict=True),
     # A resumed run is the same run.
-    dict(type='mmpaca.ResumeHook'),
+    dict(type='mmpaca.ExactResumeHook'),
     # Steps with NaN or infinite gradients are left out; more than so many in a row stop the run.
-    dict(type='mmpaca.FiniteHook', max_skips=5),
+    dict(type='mmpaca.CheckInvalidGradHook', max_skips=5),
 ]
 # For detectors.
 mmpaca_hooks = [
     *mmpaca_cls_hooks,
-    dict(type='mmpaca.NeckHook'),
-    # Heads for another number of classes than the data has are an error.
+    # Necks and backbones, evaluators and data loaders that do not agree are an error before the run.
+    dict(type='mmpaca.ConfigCheckHook'),
+    # Heads for another number of classes than the data has are one, too.
     dict(type='mmdet.NumClassCheckHook'),
-    # So are an evaluator and a data loader with different annotations.
-    dict(type='mmpaca.EvaluatorCheckHook'),
-    dict(type='mmpaca.BadDataHook'),
+    dict(type='mmpaca.BadDataSummaryHook'),
     # Does nothing unless an evaluator has a ClusterAlignmentMetric.
     dict(type='mmpaca.ClusterRecordHook'),
 ]

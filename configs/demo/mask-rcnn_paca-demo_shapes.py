@@ -47,7 +47,7 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type='mmpaca.LoadImageFromFile'),
+    dict(type='mmpaca.LoadVerifiedImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomFlip', prob=[0.4, 0.4], direction=['horizontal', 'vertical']),
     dict(type='PackDetInputs'),
@@ -61,7 +61,9 @@ test_pipeline = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
-_dataset = dict(type='mmpaca.CocoDataset', data_root=data_root, metainfo=dict(classes=classes))
+_dataset = dict(
+    type='mmpaca.TolerantCocoDataset', data_root=data_root, metainfo=dict(classes=classes)
+)
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=1,

@@ -18,14 +18,14 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type='mmpaca.LoadImageFromFile', backend_args={{_base_.backend_args}}),
+    dict(type='mmpaca.LoadVerifiedImageFromFile', backend_args={{_base_.backend_args}}),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomFlip', prob=0.5),
     {{_base_.ms_crop}},
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(
-    dataset=dict(type='mmpaca.CocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
+    dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )
 
 optim_wrapper = dict(
@@ -35,5 +35,5 @@ optim_wrapper = dict(
 _warmup = dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000)
 param_scheduler = [_warmup, _base_.param_scheduler[1]]
 
-default_hooks = dict(checkpoint=dict(type='mmpaca.CheckpointHook'))
+default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
 custom_hooks = _base_.mmpaca_hooks

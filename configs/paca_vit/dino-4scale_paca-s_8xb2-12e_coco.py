@@ -14,11 +14,11 @@ model = dict(
     neck=dict(in_channels=[192, 320, 384]),
 )
 
-_load = dict(type='mmpaca.LoadImageFromFile', backend_args={{_base_.backend_args}})
+_load = dict(type='mmpaca.LoadVerifiedImageFromFile', backend_args={{_base_.backend_args}})
 train_pipeline = [_load, *_base_.train_pipeline[1:]]
 train_dataloader = dict(
-    dataset=dict(type='mmpaca.CocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
+    dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )
 
-default_hooks = dict(checkpoint=dict(type='mmpaca.CheckpointHook'))
+default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
 custom_hooks = _base_.mmpaca_hooks

@@ -17,12 +17,14 @@ model = dict(
     panoptic_head=dict(in_channels=[96, 192, 320, 384]),
 )
 
-_load = dict(type='mmpaca.LoadImageFromFile', to_float32=True, backend_args={{_base_.backend_args}})
+_load = dict(
+    type='mmpaca.LoadVerifiedImageFromFile', to_float32=True, backend_args={{_base_.backend_args}}
+)
 train_pipeline = [_load, *_base_.train_pipeline[1:]]
 train_dataloader = dict(
-    dataset=dict(type='mmpaca.CocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
+    dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )
 
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.paca_norm_keys))
-default_hooks = dict(checkpoint=dict(type='mmpaca.CheckpointHook'))
+default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
 custom_hooks = _base_.mmpaca_hooks

@@ -19,11 +19,11 @@ model = dict(
     neck=dict(in_channels=[192, 320, 384]),
 )
 
-_load = dict(type='mmpaca.LoadImageFromFile', backend_args={{_base_.backend_args}})
+_load = dict(type='mmpaca.LoadVerifiedImageFromFile', backend_args={{_base_.backend_args}})
 train_pipeline = [_load, *_base_.train_pipeline[1:]]
 train_pipeline_stage2 = [_load, *_base_.train_pipeline_stage2[1:]]
 train_dataloader = dict(
-    dataset=dict(type='mmpaca.CocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
+    dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )
 
 # What mmdet trains RTMDet with on another transformer (rtmdet_l_swin_b).
@@ -32,6 +32,6 @@ optim_wrapper = dict(optimizer=dict(lr=base_lr))
 _warmup, _cosine = _base_.param_scheduler
 param_scheduler = [_warmup, dict(_cosine, eta_min=base_lr * 0.05)]
 
-default_hooks = dict(checkpoint=dict(type='mmpaca.CheckpointHook'))
+default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
 _ema, _switch = _base_.custom_hooks
 custom_hooks = [_ema, dict(_switch, switch_pipeline=train_pipeline_stage2), *_base_.mmpaca_hooks]

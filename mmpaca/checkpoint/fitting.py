@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from mmpaca.models import PaCaViT
-from mmpaca.models.pretrained import describe_misfit
+from mmpaca.models.fitting import describe_misfit
 
 from .loading import weights_of
 

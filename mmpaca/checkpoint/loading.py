@@ -32,9 +32,8 @@ from mmengine.runner.checkpoint import (
 )
 from torch import Tensor
 
-from mmpaca.models.pretrained import find_prefix
+from mmpaca.models.official import convert_official, find_prefix
 
-from .official import convert_official
 from .safetensors import SUFFIX, load_safetensors
 
 _WEIGHT_KEYS = ('state_dict', 'model')

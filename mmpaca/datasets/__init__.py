@@ -1,10 +1,12 @@
-"""Generated and bundled data, and CIFAR-100 without downloads. The rest is mmdet's and mmpretrain's.
+"""COCO datasets of which a part may be broken, and generated and bundled data."""
 
-``cifar`` and ``tolerant`` are not imported here: they need mmpretrain, which is optional, and
-mmdet's datasets. Configs name them.
-"""
+from .coco import LoadVerifiedImageFromFile, TolerantCocoDataset
+from .toy import CLASSES, write_digits, write_shapes
 
-from .digits import write_digits
-from .shapes import CLASSES, write_shapes
-
-__all__ = ['CLASSES', 'write_digits', 'write_shapes']
+__all__ = [
+    'CLASSES',
+    'TolerantCocoDataset',
+    'LoadVerifiedImageFromFile',
+    'write_digits',
+    'write_shapes',
+]

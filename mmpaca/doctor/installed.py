@@ -9,8 +9,8 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-from mmpaca import ops
 from mmpaca.compat import OPTIONAL, OPTIONAL_FOR, REQUIREMENTS, complaint
+from mmpaca.plugin import operators
 
 from .report import NOTE, OK, WRONG, Finding
 
@@ -120,13 +120,13 @@ def _to_keep(module: str) -> str:
     """Of several packages, the one to install again."""
     if module == 'cv2':
         return 'opencv-python'
-    if module == 'mmcv' and ops.compiled_ext():
+    if module == 'mmcv' and operators.compiled_ext():
         return 'mmcv==2.1.0'
     return {**REQUIREMENTS, **OPTIONAL}[module][1]
 
 
 def _check_mmcv() -> Iterator[Finding]:
-    if list(installed('mmcv')) == ['mmcv'] and not ops.compiled_ext():
+    if list(installed('mmcv')) == ['mmcv'] and not operators.compiled_ext():
         text = "this mmcv was built without its operators; torchvision's serve in their place"
         remedy = 'pip uninstall -y mmcv && pip install mmcv-lite==2.1.0'
         yield Finding('mmcv', NOTE, f'{text}; to say so, run: {remedy}')

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import mmpaca
-from mmpaca import ops
+from mmpaca.ops import SERVED
+from mmpaca.plugin import operators
 
 from .installed import nvidia_gpus
 from .report import NOTE, OK, WRONG, Finding
@@ -29,12 +30,12 @@ def check_running() -> Iterator[Finding]:
     """Imports, configs, operators, and on every device NMS, RoIAlign and steps of a backbone."""
     yield Finding('import mmpaca', OK, mmpaca.__file__)
     yield _run('torchvision', check_torchvision)
-    operators = _run('operators', operator_sources)
-    yield operators
+    sources = _run('operators', operator_sources)
+    yield sources
     yield _run('configs', check_configs)
     yield check_cuda()
     for device in devices():
-        if operators.level == OK:
+        if sources.level == OK:
             yield _run(f'{device} NMS', partial(check_nms, device))
             yield _run(f'{device} RoIAlign', partial(check_roi_align, device))
         for dtype in precisions(device):
@@ -105,7 +106,7 @@ def operator_sources() -> str:
     Raises:
         ImportError: mmcv.ops or mmdet's models cannot be imported.
     """
-    spec = ops.compiled_ext()
+    spec = operators.compiled_ext()
     try:
         import mmcv._ext  # either one
     except ImportError as error:
@@ -116,10 +117,10 @@ def operator_sources() -> str:
         return f'all of mmcv, compiled ({spec.origin})'
     import torchvision
 
-    others = {name for name in vars(mmcv._ext) if not name.startswith('_')} - set(ops.SERVED)
+    others = {name for name in vars(mmcv._ext) if not name.startswith('_')} - set(SERVED)
     kinds = {
         name.partition('_forward')[0].partition('_backward')[0]
-        for name in ops.SERVED
+        for name in SERVED
         if not name.startswith('get_')
     }
     return (
@@ -132,7 +133,7 @@ def check_configs() -> str:
     """Read a config of this package that inherits from mmdet's."""
     from mmengine.config import Config
 
-    from mmpaca.config_scope import config_dir
+    from mmpaca.plugin.config_scope import config_dir
 
     name = 'mask_rcnn_paca.py'
     config = Config.fromfile(config_dir() / name)
@@ -186,7 +187,7 @@ def check_roi_align(device: torch.device) -> str:
 
 
 def _mend_operators() -> str:
-    return f'run: {REPLACE_MMCV if ops.compiled_ext() else REINSTALL_TORCH}'
+    return f'run: {REPLACE_MMCV if operators.compiled_ext() else REINSTALL_TORCH}'
 
 
 def check_backbone(device: torch.device, dtype: torch.dtype) -> str:

@@ -1,25 +1,7 @@
-"""mmengine hooks, and a constructor of optimizer wrappers."""
+"""Hooks and optimizer constructors of mmengine's Runner, and exact resumption."""
 
-from .bad_data_hook import BadDataHook
-from .checkpoint_hook import CheckpointHook
-from .cluster_record_hook import ClusterRecordHook
-from .cluster_visualization_hook import ClusterVisualizationHook
-from .evaluator_check_hook import EvaluatorCheckHook
-from .finite_hook import FiniteHook
-from .layer_decay import LayerDecayOptimWrapperConstructor
-from .neck_hook import NeckHook
-from .resume_hook import ResumeHook
-from .strict_load_hook import StrictLoadHook
+from .hooks import *  # noqa: F403
+from .hooks import __all__ as _hooks
+from .optimizers import LayerDecayOptimWrapperConstructor
 
-__all__ = [
-    'BadDataHook',
-    'CheckpointHook',
-    'ClusterRecordHook',
-    'ClusterVisualizationHook',
-    'EvaluatorCheckHook',
-    'FiniteHook',
-    'LayerDecayOptimWrapperConstructor',
-    'NeckHook',
-    'ResumeHook',
-    'StrictLoadHook',
-]
+__all__ = [*_hooks, 'LayerDecayOptimWrapperConstructor']

@@ -1,6 +1,6 @@
 """PaCa-ViT itself. Needs torch and mmengine's and mmcv's basic layers, no detection code."""
 
-from .archs import ARCHS
+from .archs import ARCHS, list_models
 from .attention import PatchToClusterAttention
 from .paca_vit import PaCaBlock, PaCaStage, PaCaViT
 from .teacher import ClusteringTeacher
@@ -12,4 +12,5 @@ __all__ = [
     'PaCaStage',
     'PaCaViT',
     'PatchToClusterAttention',
+    'list_models',
 ]

@@ -1,5 +1,6 @@
 """The sizes that a PaCa-ViT comes in: one row of a table per published model."""
 
+import fnmatch
 from collections.abc import Sequence
 
 _TINY = dict(
@@ -20,6 +21,20 @@ ARCHS = dict(
     base_teacher=dict(_BASE, depths=(3, 3, 16, 3), teacher_depths=(2, 2, 4, 2)),
 )
 _ARCH_KEYS = tuple(_TINY)
+
+
+def list_models(pattern: str = '*') -> list[str]:
+    """Names for ``PaCaViT(arch=...)``, sorted.
+
+    Args:
+        pattern: glob that the names have to match.
+
+    Example:
+        >>> import mmpaca
+        >>> mmpaca.list_models('*teacher')
+        ['base_teacher', 'small_teacher', 'tiny_teacher']
+    """
+    return sorted(fnmatch.filter(ARCHS, pattern))
 
 
 def check_arch(arch: str | dict) -> dict:

@@ -20,8 +20,8 @@ from mmpaca.registry import MODELS
 from .archs import check_arch
 from .attention import PatchToClusterAttention
 from .clustering import CLUSTERINGS
+from .fitting import fit_state_dict
 from .layers import NORM_EPS, ConvMLP, Stem, Transition, init_module, parameter
-from .pretrained import fit_state_dict
 from .teacher import ClusteringTeacher
 
 
@@ -140,7 +140,7 @@ class PaCaStage(nn.Module):
         return self.norm(x if teacher_map is None else x + teacher_map)
 
 
-@ROOT_MODELS.register_module(force=True)  # in place of what mmpaca.registry put there
+@ROOT_MODELS.register_module()
 @MODELS.register_module()
 class PaCaViT(BaseModule):
     """PaCa-ViT backbone: attention from patches to a small set of learned clusters.

@@ -119,7 +119,7 @@ def runner(
 
     Validation comes after every six.
     """
-    hook = dict(type='mmpaca.CheckpointHook', by_epoch=epochs, interval=1 if epochs else 2)
+    hook = dict(type='mmpaca.AtomicCheckpointHook', by_epoch=epochs, interval=1 if epochs else 2)
     loader = dict(batch_size=BATCH, num_workers=0, dataset=dict(type='ToyData'))
     sampler = 'DefaultSampler' if epochs or not infinite else 'InfiniteSampler'
     cfg = dict(
@@ -135,7 +135,7 @@ def runner(
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05)),
         param_scheduler=dict(type='CosineAnnealingLR', T_max=30, by_epoch=False),
         default_hooks=dict(checkpoint={**hook, **(checkpoint or {})}),
-        custom_hooks=[dict(type='mmpaca.ResumeHook'), dict(type='EMAHook'), *hooks],
+        custom_hooks=[dict(type='mmpaca.ExactResumeHook'), dict(type='EMAHook'), *hooks],
         resume=resume,
         log_level='WARNING',
         randomness=dict(seed=seed),

@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmpaca.apis.inference import Predictor
 from mmpaca.datasets.images import find_images
 from mmpaca.explain import record
-from mmpaca.explain.inference import Predictor
 from mmpaca.explain.pictures import PALETTE, cluster_colours, heat_map
 from mmpaca.explain.scene import Scene
 from mmpaca.explain.sheets import all_sheets, cluster_sheet, looked_at_sheet

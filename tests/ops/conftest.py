@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-import mmpaca.ops
+from mmpaca.plugin import operators
 
-mmpaca.ops.install()
+operators.install()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where mmcv is compiled, what is served is its own, and only compared with ours."""
-    compiled = mmpaca.ops.compiled_ext() is not None
+    compiled = operators.compiled_ext() is not None
     reason = 'mmcv is compiled' if compiled else 'mmcv is not compiled'
     for item in items:
         here = item.path.parent == Path(__file__).parent
@@ -25,11 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 # Loads the package without running mmpaca/__init__.py, whose imports are not what is tested.
 PRELUDE = f"""
-import importlib.util, sys
-path = {str(Path(mmpaca.ops.__file__))!r}
-spec = importlib.util.spec_from_file_location('shim', path)
-shim = sys.modules['shim'] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(shim)
+import sys, types
+package = sys.modules['mmpaca'] = types.ModuleType('mmpaca')
+package.__path__ = [{str(Path(operators.__file__).parent.parent)!r}]
+from mmpaca.plugin import operators as shim
 """
 
 

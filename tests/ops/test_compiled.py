@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from mmpaca.ops import TorchvisionExt
+from mmpaca.plugin.operators import TorchvisionExt
 
 
 @pytest.fixture

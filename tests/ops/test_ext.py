@@ -14,37 +14,38 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
-from mmpaca import ops
+from mmpaca.ops import SERVED
+from mmpaca.plugin import operators
 
 
 def test_install_is_idempotent():
     module = sys.modules['mmcv._ext']
-    assert isinstance(module, ops.TorchvisionExt)
-    assert ops.install() is True
+    assert isinstance(module, operators.TorchvisionExt)
+    assert operators.install() is True
     assert sys.modules['mmcv._ext'] is module
 
 
 def test_import_and_spec():
     assert importlib.import_module('mmcv._ext') is sys.modules['mmcv._ext']
     spec = importlib.util.find_spec('mmcv._ext')
-    assert (spec.name, spec.origin) == ('mmcv._ext', 'mmpaca.ops')
+    assert (spec.name, spec.origin) == ('mmcv._ext', 'mmpaca.plugin.operators')
     # what mmengine asks; deprecated in Python 3.12
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
         assert pkgutil.find_loader('mmcv._ext') is spec.loader
     # our module is not taken for a compiled one
-    assert ops.compiled_ext() is None
+    assert operators.compiled_ext() is None
 
 
 def test_attribute_of_mmcv_is_set(monkeypatch):
     monkeypatch.delitem(sys.modules, 'mmcv._ext')
     monkeypatch.setattr(mmcv, '_ext', None, raising=False)
-    assert ops.install() is True
+    assert operators.install() is True
     assert mmcv._ext is sys.modules['mmcv._ext']
 
 
 def test_every_served_name_exists():
-    for name, home in ops.SERVED.items():
+    for name, home in SERVED.items():
         kernel = getattr(importlib.import_module(f'mmpaca.ops.{home}'), name)
         assert callable(kernel) and kernel.__doc__, name
 
@@ -73,7 +74,7 @@ def test_underscore_names_are_absent(name):
 
 
 def test_kernel_replaces_its_placeholder():
-    module = ops.TorchvisionExt('probe')
+    module = operators.TorchvisionExt('probe')
     placeholder = module.nms
     assert placeholder.__name__ == 'nms'
     assert placeholder(torch.zeros(0, 4), torch.zeros(0), 0.5, 0).shape == (0,)
@@ -85,7 +86,7 @@ def test_kernel_replaces_its_placeholder():
 def test_somebody_elses_module_stays(monkeypatch):
     other = types.ModuleType('mmcv._ext')
     monkeypatch.setitem(sys.modules, 'mmcv._ext', other)
-    assert ops.install() is False
+    assert operators.install() is False
     assert sys.modules['mmcv._ext'] is other
 
 
@@ -94,7 +95,7 @@ def test_namespace_folder_is_not_an_extension(monkeypatch, tmp_path):
     monkeypatch.setattr(mmcv, '__path__', [*mmcv.__path__, str(tmp_path)])
     monkeypatch.setattr(mmcv, '_ext', None, raising=False)
     monkeypatch.delitem(sys.modules, 'mmcv._ext')
-    assert ops.install() is True
+    assert operators.install() is True
 
 
 def test_compiled_extension_found_by_any_finder(monkeypatch):
@@ -107,7 +108,7 @@ def test_compiled_extension_found_by_any_finder(monkeypatch):
 
     monkeypatch.setattr(sys, 'meta_path', [*sys.meta_path, Finder])
     monkeypatch.delitem(sys.modules, 'mmcv._ext')
-    assert ops.install() is False
+    assert operators.install() is False
     assert 'mmcv._ext' not in sys.modules
 
 

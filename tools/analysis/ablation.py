@@ -20,8 +20,8 @@ from rich.table import Table
 
 from mmpaca.checkpoint.saving import write_atomically
 from mmpaca.compat import require
-from mmpaca.config_scope import config_dir
 from mmpaca.datasets import write_digits
+from mmpaca.plugin.config_scope import config_dir
 
 CONFIGS = dict(
     digits='demo/paca-ablation_digits.py', cifar100='classification/paca-s_cifar100_32.py'

@@ -14,7 +14,7 @@ from terminaltables import AsciiTable
 
 import mmpaca  # noqa: F401  (before mmdet's models)
 from mmpaca.analysis.model import model_cost
-from mmpaca.config_scope import config_dir
+from mmpaca.plugin.config_scope import config_dir
 
 TOLERANCE = 0.015
 PUBLISHED_SHAPES = {'Image Classification': (224, 224), 'Object Detection': (800, 1280)}

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 import mmpaca
-from mmpaca import export
 from mmpaca.analysis.model import input_channels
+from mmpaca.apis import export
+from mmpaca.apis.inference import Predictor
 from mmpaca.checkpoint.saving import write_atomically
 from mmpaca.compat import require
-from mmpaca.explain.inference import Predictor
 
 
 def parse_args() -> argparse.Namespace:

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 import mmpaca
+from mmpaca.apis.inference import Predictor
 from mmpaca.explain import BlockRecord, pictures
-from mmpaca.explain.inference import Predictor
 from mmpaca.explain.page import Page
 from mmpaca.explain.scene import Detection, Scene
 

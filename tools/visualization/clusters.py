@@ -10,8 +10,8 @@ import torch
 from mmengine.utils import track_iter_progress
 
 import mmpaca
+from mmpaca.apis.inference import Predictor
 from mmpaca.datasets.images import check_images, find_images
-from mmpaca.explain.inference import Predictor
 from mmpaca.explain.page import Page
 from mmpaca.explain.scene import Scene
 from mmpaca.explain.sheets import all_sheets

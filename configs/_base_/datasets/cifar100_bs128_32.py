@@ -28,13 +28,12 @@ crop_and_flip = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
 ]
 
-_local = 'mmpaca.datasets.cifar.LocalCIFAR100'  # does not download
 train_dataloader = dict(
     batch_size=128,
     num_workers=4,
-    dataset=dict(type=_local, pipeline=[*crop_and_flip, *augment]),
+    dataset=dict(download=False, pipeline=[*crop_and_flip, *augment]),
 )
-val_dataloader = dict(batch_size=128, dataset=dict(type=_local))
+val_dataloader = dict(batch_size=128, dataset=dict(download=False))
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1, 5))
 test_evaluator = val_evaluator

@@ -1,7 +1,7 @@
 _base_ = ['mmdet::_base_/datasets/coco_instance.py', './ms_crop.py']
 
 train_pipeline = [
-    dict(type='mmpaca.LoadImageFromFile', backend_args={{_base_.backend_args}}),
+    dict(type='mmpaca.LoadVerifiedImageFromFile', backend_args={{_base_.backend_args}}),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomFlip', prob=0.5),
     {{_base_.ms_crop}},
@@ -9,5 +9,5 @@ train_pipeline = [
 ]
 # Broken images and annotations are left out and named, but not more than a share of them.
 train_dataloader = dict(
-    dataset=dict(type='mmpaca.CocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
+    dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )

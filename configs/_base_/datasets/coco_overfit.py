@@ -5,12 +5,12 @@ scale = (256, 192)
 num_images = 8
 
 _load = [
-    dict(type='mmpaca.LoadImageFromFile'),
+    dict(type='mmpaca.LoadVerifiedImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=scale, keep_ratio=True),
 ]
 _dataset = dict(
-    type='mmpaca.CocoDataset',
+    type='mmpaca.TolerantCocoDataset',
     data_root=data_root,
     ann_file='annotations/instances_train2017.json',
     data_prefix=dict(img='train2017/'),

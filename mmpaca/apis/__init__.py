@@ -1,0 +1,1 @@
+"""What a script calls: training and testing tools, inference, export."""

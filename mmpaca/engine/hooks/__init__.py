@@ -1,0 +1,21 @@
+"""Hooks of mmengine's Runner."""
+
+from .bad_data_hook import BadDataSummaryHook
+from .check_invalid_grad_hook import CheckInvalidGradHook
+from .checkpoint_hook import AtomicCheckpointHook
+from .cluster_record_hook import ClusterRecordHook
+from .cluster_visualization_hook import ClusterVisualizationHook
+from .config_check_hook import ConfigCheckHook
+from .resume_hook import ExactResumeHook
+from .strict_load_hook import StrictLoadHook
+
+__all__ = [
+    'BadDataSummaryHook',
+    'AtomicCheckpointHook',
+    'ClusterRecordHook',
+    'ClusterVisualizationHook',
+    'ConfigCheckHook',
+    'CheckInvalidGradHook',
+    'ExactResumeHook',
+    'StrictLoadHook',
+]

@@ -1,0 +1,102 @@
+"""Watch clusters form while a model trains."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import mmcv
+from mmengine.dist import is_main_process
+from mmengine.fileio import get
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+
+from mmpaca.engine.wrappers import bare_model
+from mmpaca.explain.recorder import record
+from mmpaca.registry import HOOKS
+
+
+@ROOT_HOOKS.register_module()
+@HOOKS.register_module()
+class ClusterVisualizationHook(Hook):
+    """Draws the clusters of some validation images, to every back end of the visualizer.
+
+    The pictures are those of ``tools/visualization/clusters.py``. Their names,
+    ``clusters_<image>_<picture>``, are the same at each validation, the step is the training
+    iteration: TensorBoard and W&B show a slider, the local back end files that sort by it.
+
+    Args:
+        interval: draw at the first and then every so many validations.
+        num_images: the first so many images of the validation set (of rank 0's share).
+        num_clusters: heat maps per stage.
+        score_thr: detections below are left out.
+        backend_args: of the file client that reads the images.
+
+    Raises:
+        ValueError: ``interval`` or ``num_images`` is less than 1.
+    """
+
+    def __init__(
+        self,
+        interval: int = 1,
+        num_images: int = 4,
+        num_clusters: int = 4,
+        score_thr: float = 0.3,
+        backend_args: dict | None = None,
+    ) -> None:
+        if interval < 1 or num_images < 1:
+            raise ValueError(f'interval={interval} and num_images={num_images} must be at least 1')
+        self.interval = interval
+        self.num_images = num_images
+        self.num_clusters = num_clusters
+        self.score_thr = score_thr
+        self.backend_args = backend_args
+        self._validations = 0
+        self._open = ExitStack()
+
+    def before_val(self, runner: Runner) -> None:
+        """Start to record where this validation is to be drawn."""
+        due = self._validations % self.interval == 0
+        self._validations += 1
+        self._left = self.num_images if due and is_main_process() else 0
+        if self._left:
+            self._recording = self._open.enter_context(
+                record(bare_model(runner.model), attention='last')
+            )
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[BaseDataElement] = (),
+    ) -> None:
+        """Draw what is wanted of this batch, and stop to record after the last image."""
+        if not self._left:
+            return
+        for index, sample in enumerate(outputs[: self._left]):
+            self._draw(runner, index, sample)
+            self._left -= 1
+        if not self._left:
+            self._open.close()
+
+    def after_val(self, runner: Runner) -> None:
+        """Stop to record where there were fewer images than wanted."""
+        self._open.close()
+
+    def _draw(self, runner: Runner, index: int, sample: BaseDataElement) -> None:
+        # Not before there is something to draw: training does not need these.
+        from mmpaca.explain.scene import Scene
+        from mmpaca.explain.sheets import all_sheets
+
+        content = get(sample.img_path, backend_args=self.backend_args)
+        image = mmcv.imfrombytes(content, channel_order='rgb')
+        if image.shape[:2] != sample.ori_shape[:2]:  # as mmpaca.LoadVerifiedImageFromFile does
+            image = mmcv.imfrombytes(content, 'color_ignore_orientation', 'rgb')
+        classes = (runner.visualizer.dataset_meta or {}).get('classes')
+        scene = Scene.from_sample(image, sample, self._recording, index, classes, self.score_thr)
+        for name, picture in all_sheets(scene, self.num_clusters):
+            runner.visualizer.add_image(
+                f'clusters_{Path(sample.img_path).stem}_{name}', picture, step=runner.iter
+            )

@@ -1,0 +1,286 @@
+"""Whether clusters mean something, as numbers: do they follow objects and categories?"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS as ROOT_METRICS
+
+from mmpaca.explain.geometry import Geometry
+from mmpaca.explain.recorder import Recording
+from mmpaca.registry import METRICS
+
+_BACKGROUND = 0  # category k of the dataset is k + 1
+
+
+@ROOT_METRICS.register_module()
+@METRICS.register_module()
+class ClusterAlignmentMetric(BaseMetric):
+    """How well each stage's clusters follow the annotated objects.
+
+    A patch belongs to the cluster of its largest Z in the stage's last block. Per stage i,
+    counted from 1:
+
+    - ``stage<i>_iou``: mean over the instances of the best IoU between the instance's patches
+      and those of any cluster. A patch is an instance's where its mask covers at least half of
+      it; an instance that has no such patch gets the one that it covers most. Not counted are
+      crowds and what no pixel of the resized image shows.
+    - ``stage<i>_mi_bits``: mutual information, in bits, between a patch's cluster and the
+      category of most of its pixels (background is one; of overlapping instances the smaller is
+      on top), over all patches of the data set.
+    - ``stage<i>_in_use``: perplexity of the clusters over all patches: 2 to the power of their
+      entropy in bits, M where all are used alike, 1 where one has every patch.
+    - ``stage<i>_iou_random``, ``stage<i>_mi_bits_random``: the same where the clusters of each
+      image keep their sizes and get random patches. (Their perplexity is the same.)
+
+    Patches of padding count nowhere. Annotations come from ``ann_file``, as with CocoMetric, or
+    from ``instances`` of the data samples (put it into ``meta_keys`` of PackDetInputs); in both
+    they are those of the image as loaded. Needs
+    :class:`~mmpaca.engine.ClusterRecordHook` in ``custom_hooks``.
+
+    Args:
+        ann_file: COCO annotations with segmentations; None for ``instances``.
+        seed: of the random assignment.
+        **kwargs: of mmengine's BaseMetric.
+    """
+
+    default_prefix = 'clusters'
+
+    def __init__(self, ann_file: str | None = None, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.recording: Recording | None = None  # set by ClusterRecordHook
+        self._coco = None
+        if ann_file is not None:
+            from mmdet.datasets.api_wrappers import COCO
+
+            self._coco = COCO(ann_file)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Compare the latest batch's clusters with its annotations.
+
+        Args:
+            data_batch: not looked at.
+            data_samples: of the batch, as dicts with their meta information.
+
+        Raises:
+            RuntimeError: nobody recorded that batch.
+            ValueError: an image has no annotations, or an instance no mask.
+        """
+        if self.recording is None:
+            raise RuntimeError(
+                'ClusterAlignmentMetric sees no clusters: add '
+                "dict(type='ClusterRecordHook') to custom_hooks"
+            )
+        blocks = self.recording.last_blocks()
+        recorded = len(blocks[0].assignment) if blocks else 0
+        if recorded != len(data_samples):
+            raise RuntimeError(
+                f'{len(data_samples)} data samples but the backbone saw {recorded} images last'
+            )
+        labels = [block.labels().cpu().numpy() for block in blocks]
+        for i, sample in enumerate(data_samples):
+            geometry = Geometry.from_meta(sample)
+            image_id = sample['img_id']
+            instances = self._instances(sample, geometry.image_shape)
+            categories = paint_categories(instances, geometry.image_shape)
+            self.results.append(
+                {
+                    block.stage: self._compare(
+                        stage_labels[i],
+                        block.assignment.shape[1],
+                        [
+                            geometry.to_map(mask, block.stride, stage_labels[i].shape)
+                            for _, mask, crowd in instances
+                            if not crowd
+                        ],
+                        patch_categories(categories, geometry, block.stride, stage_labels[i].shape),
+                        np.random.default_rng(
+                            (self.seed, block.stage, zlib.crc32(str(image_id).encode()))
+                        ),
+                    )
+                    for block, stage_labels in zip(blocks, labels, strict=True)
+                }
+            )
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Numbers per stage over all images."""
+        metrics = {}
+        for stage in sorted(results[0]):
+            found = [result[stage] for result in results]
+            name = f'stage{stage + 1}'
+            for kind, suffix in (('clusters', ''), ('random', '_random')):
+                ious = np.concatenate([one[kind]['ious'] for one in found])
+                joint = sum_joint([one[kind]['joint'] for one in found], found[0]['num_clusters'])
+                metrics[f'{name}_iou{suffix}'] = float(ious.mean()) if len(ious) else float('nan')
+                metrics[f'{name}_mi_bits{suffix}'] = mutual_information(joint)
+                if kind == 'clusters':
+                    metrics[f'{name}_in_use'] = perplexity(joint.sum(1))
+        return metrics
+
+    def _compare(
+        self,
+        labels: np.ndarray,
+        num_clusters: int,
+        coverages: list[np.ndarray],
+        categories: np.ndarray,
+        rng: np.random.Generator,
+    ) -> dict:
+        """One image at one stage; what is returned is small, for it travels between processes."""
+        visible = categories >= 0
+        masks = [m[visible] for m in map(instance_patches, coverages) if m.any()]
+        result: dict[str, Any] = dict(num_clusters=num_clusters)
+        shuffled = rng.permutation(labels[visible])
+        for kind, given in (('clusters', labels[visible]), ('random', shuffled)):
+            pairs = np.stack([given, categories[visible]])
+            result[kind] = dict(
+                ious=best_ious(given, masks, num_clusters),
+                joint=np.unique(pairs, axis=1, return_counts=True),
+            )
+        return result
+
+    def _instances(self, sample: dict, shape: tuple[int, int]) -> list[tuple]:
+        """(category from 0, (height, width) bool mask, is it a crowd) of each annotation."""
+        if self._coco is None:
+            if 'instances' not in sample:
+                raise ValueError(
+                    f'image {sample["img_id"]} has no annotations: give ClusterAlignmentMetric '
+                    "an ann_file, or put 'instances' into meta_keys of PackDetInputs"
+                )
+            return [
+                (one['bbox_label'], _mask(one, 'mask', shape), bool(one['ignore_flag']))
+                for one in sample['instances']
+            ]
+        cat_ids = self._coco.get_cat_ids(cat_names=self.dataset_meta['classes'])
+        annotations = self._coco.load_anns(self._coco.get_ann_ids(img_ids=[sample['img_id']]))
+        return [
+            (
+                cat_ids.index(one['category_id']),
+                _mask(one, 'segmentation', shape),
+                bool(one.get('iscrowd')),
+            )
+            for one in annotations
+            if one['category_id'] in cat_ids
+        ]
+
+
+def _mask(annotation: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
+    from pycocotools import mask as coco_mask
+
+    region = annotation.get(key)
+    if not region:
+        raise ValueError(
+            f'annotation {annotation.get("id", annotation.get("bbox"))} has no mask; '
+            'ClusterAlignmentMetric compares with masks'
+        )
+    if isinstance(region, list) or isinstance(region['counts'], list):
+        region = coco_mask.frPyObjects(region, *shape)
+    if isinstance(region, list):  # one part per polygon
+        region = coco_mask.merge(region)
+    return coco_mask.decode(region).astype(bool)
+
+
+def paint_categories(instances: list[tuple], shape: tuple[int, int]) -> np.ndarray:
+    """The category of each pixel, the smaller instance on top.
+
+    Args:
+        instances: (category from 0, (height, width) bool mask, is it a crowd) each.
+        shape: (height, width).
+
+    Returns:
+        (height, width), category + 1, 0 for background.
+    """
+    painted = np.full(shape, _BACKGROUND)
+    for category, mask, _ in sorted(instances, key=lambda one: -one[1].sum()):
+        painted[mask] = category + 1
+    return painted
+
+
+def patch_categories(
+    categories: np.ndarray, geometry: Geometry, stride: int, map_shape: tuple[int, int]
+) -> np.ndarray:
+    """The category of most pixels of each patch; ties: the lower one.
+
+    Args:
+        categories: (height, width) of the image.
+        geometry: how the map lies on the image.
+        stride: side of a patch in pixels of the network's input.
+        map_shape: (H, W) of the map.
+
+    Returns:
+        (H, W), -1 for patches of padding alone.
+    """
+    present = np.unique(categories)
+    shares = np.stack(
+        [geometry.to_map(categories == category, stride, map_shape) for category in present]
+    )
+    padding = np.isnan(shares[0])
+    return np.where(padding, -1, present[np.nan_to_num(shares).argmax(0)])
+
+
+def instance_patches(coverage: np.ndarray) -> np.ndarray:
+    """Patches that an instance covers at least half, or else the one that it covers most.
+
+    Args:
+        coverage: (H, W), the share of each patch that it covers, nan for padding.
+
+    Returns:
+        (H, W) bool.
+    """
+    coverage = np.nan_to_num(coverage)
+    patches = coverage >= 0.5
+    if not patches.any() and coverage.any():
+        patches.flat[coverage.argmax()] = True
+    return patches
+
+
+def best_ious(labels: np.ndarray, masks: Sequence[np.ndarray], num_clusters: int) -> np.ndarray:
+    """For each mask the best IoU with the patches of any cluster.
+
+    Args:
+        labels: (P,) cluster of each patch.
+        masks: each (P,) bool with at least one patch.
+        num_clusters: M.
+
+    Returns:
+        (len(masks),) in 0..1.
+    """
+    sizes = np.bincount(labels, minlength=num_clusters)
+    best = np.zeros(len(masks))
+    for i, mask in enumerate(masks):
+        shared = np.bincount(labels[mask], minlength=num_clusters)
+        best[i] = (shared / (sizes + mask.sum() - shared)).max()
+    return best
+
+
+def sum_joint(parts: Sequence[tuple[np.ndarray, np.ndarray]], num_clusters: int) -> np.ndarray:
+    """Counts of (cluster, category) pairs from the sparse counts of many images.
+
+    Args:
+        parts: per image the pairs that occur, (2, P), and how often each does, (P,).
+        num_clusters: M.
+
+    Returns:
+        (M, K) int64, K one more than the largest category.
+    """
+    num_categories = 1 + max(int(pairs[1].max()) for pairs, _ in parts)
+    joint = np.zeros((num_clusters, num_categories), np.int64)
+    for pairs, counts in parts:
+        joint[tuple(pairs)] += counts
+    return joint
+
+
+def mutual_information(joint: np.ndarray) -> float:
+    """Of rows and columns of a table of counts, (M, K), in bits."""
+    p = joint / joint.sum()
+    independent = p.sum(1, keepdims=True) * p.sum(0, keepdims=True)
+    seen = p > 0
+    return float((p[seen] * np.log2(p[seen] / independent[seen])).sum())
+
+
+def perplexity(counts: np.ndarray) -> float:
+    """2 to the power of the entropy in bits of counts, (M,)."""
+    p = counts[counts > 0] / counts.sum()
+    return float(2 ** -(p * np.log2(p)).sum())

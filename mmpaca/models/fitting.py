@@ -1,0 +1,127 @@
+"""Fit a state dict into a PaCaViT: cluster counts that differ, and what is missing."""
+
+import copy
+import re
+import warnings
+from collections.abc import Callable, Mapping
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from .layers import init_module
+from .official import backbone_weights
+
+
+def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str = '') -> None:
+    """Turn ``state_dict`` in place into one that loads into ``model`` without remainder.
+
+    Args:
+        model: a PaCaViT.
+        state_dict: weights under any of the names of :func:`backbone_weights`.
+        prefix: the model's place in ``state_dict``.
+
+    Raises:
+        RuntimeError: tensors are missing, unexpected or of another shape. A stage with another
+            number of clusters than the file's is no error: the layers concerned are
+            initialised anew, from a seed of their own, and named in a warning.
+    """
+    given = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
+    weights = backbone_weights({k[len(prefix) :]: v for k, v in given.items()})
+    taken = {id(value) for value in weights.values()}
+    rest = [name for name, value in given.items() if id(value) not in taken]
+    if rest:
+        names = ', '.join(rest[:8]) + (f' and {len(rest) - 8} more' if len(rest) > 8 else '')
+        print_log(f'Not taken, for it is not of the backbone: {names}', logger='current')
+    expected = model.state_dict()
+    # As in torch and mmengine, a BatchNorm's step counter may be missing.
+    for name, value in expected.items():
+        if name.endswith('num_batches_tracked'):
+            weights.setdefault(name, value)
+
+    ours, theirs = _cluster_counts(expected), _cluster_counts(weights)
+    concerned = _depends_on_clusters(ours, theirs)
+    misfit = describe_misfit(
+        *({k: v for k, v in w.items() if not concerned(k)} for w in (expected, weights))
+    )
+    if misfit:
+        where = f' under {prefix!r}' if prefix else ''
+        misfit = describe_misfit(expected, weights)
+        raise RuntimeError(f'The weights do not fit {type(model).__name__}{where}: {misfit}')
+    renewed = [
+        name
+        for name, value in expected.items()
+        if concerned(name) and (name not in weights or weights[name].shape != value.shape)
+    ]
+    # All processes must draw the same, on any device: nobody broadcasts weights after loading.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for name in renewed:
+            parent, _, local = name.rpartition('.')
+            layer = copy.deepcopy(model.get_submodule(parent)).cpu()
+            init_module(layer)
+            weights[name] = layer.state_dict()[local]
+    if renewed or any(concerned(name) for name in weights):
+        warnings.warn(
+            f'the weights were trained with {_counts(theirs)} clusters, this model has '
+            f'{_counts(ours)}; newly initialised: {", ".join(renewed) or "nothing"}',
+            stacklevel=2,
+        )
+    state_dict.update((prefix + name, weights[name]) for name in expected)
+
+
+def describe_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What is missing, unexpected and wrong-shaped in ``given``; empty where everything fits."""
+    missing = [name for name in expected if name not in given]
+    unexpected = [name for name in given if name not in expected]
+    wrong = [
+        f'{name} {tuple(given[name].shape)} instead of {tuple(value.shape)}'
+        for name, value in expected.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    parts = [
+        f'{len(names)} {what}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}'
+        for what, names in (
+            ('missing', missing),
+            ('unexpected', unexpected),
+            ('wrong shape', wrong),
+        )
+        if names
+    ]
+    fitting = len(expected) - len(missing) - len(wrong)
+    return f'{fitting} of {len(expected)} tensors fit. {"; ".join(parts)}.' if parts else ''
+
+
+def _depends_on_clusters(ours: dict, theirs: dict) -> Callable[[str], bool]:
+    """A test for the names that exist, or have their shape, because of a number that differs."""
+    patterns = []
+    for stage in {*ours, *theirs}:
+        here, layer = ours.get(stage, (0, ''))
+        there, _ = theirs.get(stage, (0, ''))
+        if here == there:
+            continue
+        if here and there:  # the last layer makes one map per cluster, the rest does not care
+            own, teacher = f'(?:{layer}|cluster_pos_embed)', 'to_clusters'
+        else:  # self-attention on one side: it has no clusters at all
+            own, teacher = 'cluster', '(?:to_clusters|lateral|smooth)'
+        patterns.append(rf'stages\.{stage}\.blocks\.\d+\.attn\.{own}')
+        patterns.append(rf'teacher\.stages\.{stage}\.{teacher}\.')
+    compiled = re.compile('|'.join(patterns) or '(?!)')  # (?!) matches nothing
+    return lambda name: compiled.match(name) is not None
+
+
+def _cluster_counts(weights: Mapping[str, Tensor]) -> dict[int, tuple[int, str]]:
+    """{stage: (number of clusters, name of the layer in its attention that makes them)}."""
+    counts = {}
+    pattern = re.compile(
+        r'stages\.(\d+)\.blocks\.0\.attn\.(clustering\.\d+)\.weight'
+        r'|teacher\.stages\.(\d+)\.(to_clusters)\.weight'
+    )
+    for match in filter(None, map(pattern.fullmatch, sorted(weights))):
+        # Sorted names: the last layer of a clustering comes last.
+        counts[int(match[1] or match[3])] = (len(weights[match[0]]), match[2] or match[4])
+    return counts
+
+
+def _counts(counts: dict[int, tuple[int, str]]) -> tuple[int, ...]:
+    return tuple(counts.get(stage, (0,))[0] for stage in range(max(counts, default=-1) + 1))

@@ -1,0 +1,52 @@
+"""The scope ``mmpaca::`` in configs: ``_base_ = 'mmpaca::mask_rcnn_paca.py'``."""
+
+import difflib
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
+SCOPE = 'mmpaca'
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def config_dir() -> Path:
+    """Where mmpaca's configs lie: inside an installed package, beside it in a checkout.
+
+    Raises:
+        FileNotFoundError: they are in neither place.
+    """
+    for folder in (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs'):
+        if (folder / 'mask_rcnn_paca.py').is_file():
+            return folder
+    raise FileNotFoundError(
+        f'the configs of mmpaca are neither in {_PACKAGE}/.mim nor beside {_PACKAGE}; reinstall it'
+    )
+
+
+def register_config_scope() -> None:
+    """Teach mmengine's configs the scope.
+
+    mmengine knows a closed list of packages, demands a folder after ``::`` and cannot find
+    editable installations (open-mmlab/mmengine#1410), and offers no hook to extend it. So its
+    lookup of base files is wrapped for names that begin with ``mmpaca::``, and for no others.
+    """
+    MODULE2PACKAGE.setdefault(SCOPE, SCOPE)
+    lookup = Config._get_cfg_path
+    if lookup.__module__ == __name__:  # wrapped already
+        return
+
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        if not cfg_path.startswith(f'{SCOPE}::'):
+            return lookup(cfg_path, filename)
+        path = config_dir() / cfg_path.removeprefix(f'{SCOPE}::')
+        if not path.is_file():
+            known = sorted(str(p.relative_to(config_dir())) for p in config_dir().rglob('*.py'))
+            close = difflib.get_close_matches(cfg_path.removeprefix(f'{SCOPE}::'), known)
+            raise FileNotFoundError(
+                f'{cfg_path} does not exist in {config_dir()}; similar: {", ".join(close) or "none"}'
+            )
+        # No scope: the types in these files are mmdet's and mmpretrain's, not mmpaca's.
+        return str(path), None
+
+    Config._get_cfg_path = staticmethod(get_cfg_path)

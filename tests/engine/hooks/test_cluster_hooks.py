@@ -1,0 +1,142 @@
+"""The metric beside CocoMetric and the pictures of a training, through mmdet's Runner."""
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.models import DetTTAModel
+from mmengine.registry import HOOKS, METRICS, DefaultScope
+from mmengine.structures import BaseDataElement
+from PIL import Image
+from toy import TINY
+
+from mmpaca.engine import ClusterRecordHook, ClusterVisualizationHook
+from mmpaca.engine.wrappers import bare_model
+from mmpaca.evaluation import ClusterAlignmentMetric
+from mmpaca.explain import sheets
+from mmpaca.explain.scene import Scene
+
+
+def hooked(model: torch.nn.Module) -> list:
+    return [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
+
+
+def test_the_metric_runs_beside_coco(runner, shapes):
+    """And gives the same whatever the batch size and wherever the annotations come from."""
+    tester = runner()
+    weights = tester.model.state_dict()
+    metrics = tester.test()
+    assert 'coco/segm_mAP' in metrics
+    names = [f'clusters/stage{s}_{n}{r}' for s in (1, 2) for n in ('iou', 'mi_bits') for r in ('', '_random')]  # fmt: skip
+    names += ['clusters/stage1_in_use', 'clusters/stage2_in_use']
+    ours = {name: value for name, value in metrics.items() if name.startswith('clusters/')}
+    assert sorted(ours) == sorted(names)  # stages 3 and 4 have no clusters
+    assert all(0 <= ours[name] <= 1 for name in names if 'iou' in name)
+    assert all(1 <= ours[f'clusters/stage{s}_in_use'] <= 49 for s in (1, 2))
+    assert not hooked(tester.model)
+
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+        dict(type='Resize', scale=(96, 96), keep_ratio=True),
+        dict(type='PackDetInputs', meta_keys=keys),
+    ]
+    other = runner(
+        test_dataloader=dict(batch_size=3, dataset=dict(pipeline=pipeline)),
+        test_evaluator=[dict(type='ClusterAlignmentMetric')],
+    )
+    other.test_loop.evaluator.metrics[0]._coco = None  # from `instances`
+    other.model.load_state_dict(weights)
+    again = other.test()
+    assert set(again) == set(ours)
+    assert {k: again[k] for k in ours} == pytest.approx(ours, abs=1e-6)
+
+
+def test_retinanet_has_no_masks_but_a_metric(runner, shapes):
+    retina = dict(
+        _delete_=True,
+        type='RetinaNet',
+        backbone=dict(type='PaCaViT', arch=TINY, num_clusters=(5, 5, 5, 0)),
+        neck=dict(type='FPN', in_channels=[8] * 4, out_channels=16, num_outs=4),
+        bbox_head=dict(
+            type='RetinaHead',
+            num_classes=4,
+            in_channels=16,
+            stacked_convs=1,
+            feat_channels=16,
+            anchor_generator=dict(
+                type='AnchorGenerator', scales=[4], ratios=[1.0], strides=[4, 8, 16, 32]
+            ),
+        ),
+        test_cfg=dict(
+            nms_pre=20, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5
+        ),
+        data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
+    )
+    metrics = runner(
+        model=retina,
+        test_evaluator=[
+            dict(type='CocoMetric', metric='bbox'),
+            dict(type='ClusterAlignmentMetric'),
+        ],
+    ).test()
+    assert {'coco/bbox_mAP', 'clusters/stage3_iou'} <= set(metrics)
+
+
+def test_pictures_of_every_second_validation(runner, tmp_path):
+    trainer = runner(
+        'mask-rcnn_paca-demo_shapes_clusters.py',
+        train_cfg=dict(max_iters=3, val_interval=1),
+        train_dataloader=dict(batch_size=1),
+        val_dataloader=dict(batch_size=2, dataset=dict(indices=4)),
+        custom_hooks=[
+            dict(type='ClusterVisualizationHook', interval=2, num_images=3, num_clusters=1)
+        ],
+    )
+    trainer.train()
+    assert not hooked(trainer.model)
+    found = sorted(path.name for path in tmp_path.rglob('clusters_*'))
+    stages = [f'stage{stage}_block1' for stage in (1, 2)]
+    images = [f'{i:06d}' for i in (1, 2, 3)]
+    expected = {f'clusters_{i}_{s}_{step}.png' for i in images for s in stages for step in (1, 3)}
+    assert expected == {name for name in found if 'looked_at' not in name}
+    one = cv2.imread(str(next(tmp_path.rglob('clusters_000001_stage1_block1_1.png'))))
+    assert one.shape[1] == 2 * 320 + 4 and np.ptp(one) > 100
+
+
+def test_a_picture_whose_annotations_are_for_the_unturned_one(tmp_path, monkeypatch):
+    """Read as the loader of mmpaca reads it."""
+    tag = Image.Exif()
+    tag[0x0112] = 6  # turn by 90 degrees
+    Image.new('RGB', (64, 40)).save(tmp_path / 'a.jpg', exif=tag)
+    shapes = []
+    monkeypatch.setattr(Scene, 'from_sample', lambda image, *_: shapes.append(image.shape))
+    monkeypatch.setattr(sheets, 'all_sheets', lambda *_: [])
+    hook = ClusterVisualizationHook()
+    hook._recording = None
+    runner = SimpleNamespace(visualizer=SimpleNamespace(dataset_meta=None))
+    for shape in ((40, 64), (64, 40)):
+        meta = dict(img_path=str(tmp_path / 'a.jpg'), ori_shape=shape)
+        hook._draw(runner, 0, BaseDataElement(metainfo=meta))
+    assert shapes == [(40, 64, 3), (64, 40, 3)]
+
+
+def test_bare_names_under_any_scope():
+    for scope in ('mmdet', 'mmpretrain', 'mmengine', 'mmpaca'):
+        with DefaultScope.overwrite_default_scope(scope):
+            assert isinstance(HOOKS.build(dict(type='ClusterRecordHook')), ClusterRecordHook)
+            assert HOOKS.get('ClusterVisualizationHook') is ClusterVisualizationHook
+            metric = METRICS.build(dict(type='ClusterAlignmentMetric', seed=1))
+            assert isinstance(metric, ClusterAlignmentMetric)
+    with pytest.raises(ValueError, match='interval=0'):
+        ClusterVisualizationHook(interval=0)
+
+
+def test_test_time_augmentation_is_refused(runner):
+    model = runner().model
+    assert bare_model(model) is model
+    with pytest.raises(ValueError, match='run without --tta'):
+        bare_model(DetTTAModel(module=model))
