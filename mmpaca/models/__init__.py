@@ -1,4 +1,4 @@
-"""PaCa-ViT itself. Needs torch and mmengine's and mmcv's basic layers, no detection code."""
+"""The PaCa-ViT backbone. It depends on torch, mmengine and mmcv's basic layers only."""
 
 from .archs import ARCHS, list_models
 from .attention import PatchToClusterAttention
