@@ -2,6 +2,7 @@
 
 from .archs import ARCHS, list_models
 from .attention import PatchToClusterAttention
+from .paca_seg_head import PaCaSegHead
 from .paca_vit import PaCaBlock, PaCaStage, PaCaViT
 from .teacher import ClusteringTeacher
 
@@ -9,6 +10,7 @@ __all__ = [
     'ARCHS',
     'ClusteringTeacher',
     'PaCaBlock',
+    'PaCaSegHead',
     'PaCaStage',
     'PaCaViT',
     'PatchToClusterAttention',
