@@ -32,6 +32,7 @@ from torch import Tensor
 from mmpaca.models.official import convert_official, find_prefix
 
 from .archive import DamagedError, storage_sizes
+from .config_text import CodeInConfigError, check_configs
 from .safetensors import SUFFIX, load_safetensors
 from .standins import RefusedObjectsError
 from .unpickling import pickle_module
@@ -98,6 +99,11 @@ def load_from_local(
         checkpoint = load_safetensors(filename, map_location)
     else:
         checkpoint = _unpickle(filename, map_location, trust)
+    if not trust:
+        try:
+            check_configs(checkpoint, filename)
+        except CodeInConfigError as error:
+            raise _refusal(filename, str(error)) from None
     return to_openmmlab(checkpoint) if rename else checkpoint
 
 
@@ -115,13 +121,7 @@ def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
     except torch.OutOfMemoryError:
         raise
     except RefusedObjectsError as error:
-        raise UnsafeCheckpointError(
-            f'checkpoint {filename} is not loaded: it holds {", ".join(error.names)}, and '
-            'unpickling other objects than tensors, numbers, strings and their containers '
-            'can run code. Ask its author for a .safetensors file, or one that holds '
-            'only the state_dict; if you trust the author, call tools/train.py or '
-            'tools/test.py with --trust-checkpoint'
-        ) from error
+        raise _refusal(filename, f'it holds {", ".join(error.names)}') from error
     except DamagedError as error:
         raise RuntimeError(f'checkpoint {filename} is damaged: {error}') from None
     except Exception as error:  # what arbitrary bytes make an unpickler raise
@@ -130,6 +130,15 @@ def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
             f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
             f'unreadable or no checkpoint: {first}'
         ) from None
+
+
+def _refusal(filename: str, reason: str) -> UnsafeCheckpointError:
+    return UnsafeCheckpointError(
+        f'checkpoint {filename} is not loaded: {reason}. Loading anything but tensors, numbers, '
+        'strings, their containers and a configuration of literals can run code. Ask its author '
+        'for a .safetensors file, or one with only the state_dict; if you trust the author, call '
+        'tools/train.py or tools/test.py with --trust-checkpoint'
+    )
 
 
 @contextlib.contextmanager
