@@ -1,4 +1,4 @@
-"""Loading checkpoints with ``weights_only=True`` and a narrow list of extra types.
+"""Checkpoint loaders that run no code from a file.
 
 Replaces all of mmengine's loaders through ``CheckpointLoader.register_scheme``, its public
 extension point. For local files mmengine calls a bare ``torch.load``, which since torch 2.6 refuses
@@ -6,22 +6,19 @@ the checkpoints that mmengine itself writes (their message hub holds HistoryBuff
 downloads (``http://``, ``torchvision://``, ...) may run code.
 """
 
-import argparse
+import contextlib
 import difflib
 import os
 import pickle
 import re
 import urllib.error
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial, update_wrapper
 from typing import Any
 
-import numpy as np
 import torch
-from mmengine.config import ConfigDict
 from mmengine.dist import barrier, get_dist_info
-from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import (
     CheckpointLoader,
     _get_mmengine_home,
@@ -34,7 +31,11 @@ from torch import Tensor
 
 from mmpaca.models.official import convert_official, find_prefix
 
+from .archive import DamagedError, storage_sizes
+from .config_text import CodeInConfigError, check_configs
 from .safetensors import SUFFIX, load_safetensors
+from .standins import RefusedObjectsError
+from .unpickling import pickle_module
 
 _WEIGHT_KEYS = ('state_dict', 'model')
 _HTTP = ('http://', 'https://')
@@ -48,40 +49,10 @@ _ZOOS = {
 }
 # mmengine's patterns for object stores. Its loaders could not read what mmengine saves, either.
 _STORES = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://')
-_HISTORY_METHODS = ('min', 'max', 'mean', 'current')
 
 
 class UnsafeCheckpointError(pickle.UnpicklingError):
     """A checkpoint holds objects that are not loaded because unpickling them can run code."""
-
-
-def _history_method(owner: type, name: str) -> Any:
-    """Stands in for the ``getattr`` in HistoryBuffer's pickles, and does nothing but that.
-
-    The real one would let a file walk from any object to any other.
-    """
-    if owner is not HistoryBuffer or name not in _HISTORY_METHODS:
-        # In torch's own words, so that _refused_objects finds the name.
-        owner_name = getattr(owner, '__name__', type(owner).__name__)
-        raise pickle.UnpicklingError(f'GLOBAL getattr({owner_name},{name})')
-    return getattr(HistoryBuffer, name)
-
-
-_multiarray = np.array(0.0).__reduce__()[0]  # numpy._core.multiarray._reconstruct
-_scalar = np.float64(0.0).__reduce__()[0]  # numpy._core.multiarray.scalar
-SAFE_GLOBALS = [
-    HistoryBuffer,
-    (_history_method, 'builtins.getattr'),
-    ConfigDict,
-    # timm, with which the authors trained, stores its command line in a checkpoint.
-    argparse.Namespace,
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefdg'},
-    # numpy 1 and numpy 2 call the same functions by two names.
-    *((_multiarray, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
-    *((_scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-]
 
 
 def load_from_local(
@@ -120,37 +91,66 @@ def load_from_local(
     filename = os.path.expanduser(filename)
     if os.path.isdir(filename):
         raise IsADirectoryError(f'checkpoint {filename} is a folder: give a file in it')
+    if os.path.exists(filename) and not os.path.isfile(filename):
+        raise OSError(f'checkpoint {filename} is not a regular file')
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'checkpoint {filename} does not exist')
     if filename.endswith(SUFFIX):
         checkpoint = load_safetensors(filename, map_location)
     else:
         checkpoint = _unpickle(filename, map_location, trust)
+    if not trust:
+        try:
+            check_configs(checkpoint, filename)
+        except CodeInConfigError as error:
+            raise _refusal(filename, str(error)) from None
     return to_openmmlab(checkpoint) if rename else checkpoint
 
 
 def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
-    with torch.serialization.safe_globals(SAFE_GLOBALS):
-        try:
-            return torch.load(filename, map_location=map_location, weights_only=not trust)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # what arbitrary bytes make an unpickler raise
-            refused = _refused_objects(filename, error)
-            if refused:
-                raise UnsafeCheckpointError(
-                    f'checkpoint {filename} is not loaded: it holds {", ".join(refused)}, and '
-                    'unpickling other objects than tensors, numbers, strings and their containers '
-                    'can run code. Ask its author for a .safetensors file, or one that holds '
-                    'only the state_dict; if you trust the author, call tools/train.py or '
-                    'tools/test.py with --trust-checkpoint'
-                ) from error
-            # Not what follows: torch goes on to recommend weights_only=False.
-            first = re.split(r'\n|(?<=\.) ', str(error))[0]
-            raise RuntimeError(
-                f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
-                f'unreadable or no checkpoint: {first}'
-            ) from None
+    try:
+        if trust:
+            return torch.load(filename, map_location=map_location, weights_only=False)
+        with open(filename, 'rb') as file, _own_unpickler_permitted():
+            sizes = storage_sizes(file)
+            own = pickle_module(os.path.getsize(filename), sizes)
+            # False, for torch accepts no other unpickler with True. Ours is the narrower one.
+            return torch.load(
+                file, map_location=map_location, pickle_module=own, weights_only=False
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except RefusedObjectsError as error:
+        raise _refusal(filename, f'it holds {", ".join(error.names)}') from error
+    except DamagedError as error:
+        raise RuntimeError(f'checkpoint {filename} is damaged: {error}') from None
+    except Exception as error:  # what arbitrary bytes make an unpickler raise
+        first = re.split(r'\n|(?<=\.) ', str(error))[0] or type(error).__name__
+        raise RuntimeError(
+            f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
+            f'unreadable or no checkpoint: {first}'
+        ) from None
+
+
+def _refusal(filename: str, reason: str) -> UnsafeCheckpointError:
+    return UnsafeCheckpointError(
+        f'checkpoint {filename} is not loaded: {reason}. Loading anything but tensors, numbers, '
+        'strings, their containers and a configuration of literals can run code. Ask its author '
+        'for a .safetensors file, or one with only the state_dict; if you trust the author, call '
+        'tools/train.py or tools/test.py with --trust-checkpoint'
+    )
+
+
+@contextlib.contextmanager
+def _own_unpickler_permitted() -> Iterator[None]:
+    """Without torch's switch for ``weights_only=True``, with which it accepts no ``pickle_module``."""
+    name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+    value = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
 
 
 def load_from_http(url: str, map_location: Any = None, trust: bool = False) -> Any:
@@ -283,17 +283,6 @@ def register_loaders(trust: bool = False) -> None:
     for prefixes, load in loaders.items():
         loader = update_wrapper(partial(load, trust=trust), load)  # mmengine prints its name
         CheckpointLoader.register_scheme(prefixes, loader=loader, force=True)
-
-
-def _refused_objects(filename: str, error: Exception) -> list[str]:
-    """The objects because of which a file was refused, none where it is merely broken."""
-    if not isinstance(error, pickle.UnpicklingError):
-        return []
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(filename)
-    except (pickle.UnpicklingError, RuntimeError, ValueError):  # not torch's zip format
-        names = []
-    return names or re.findall(r'GLOBAL (\S+)', str(error))
 
 
 register_loaders()  # whoever loads anything has imported this: see mmpaca/__init__.py

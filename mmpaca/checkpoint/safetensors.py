@@ -1,4 +1,4 @@
-"""Checkpoints in the safetensors format, which can hold nothing but tensors and text."""
+"""Checkpoints in the safetensors format: tensors and text."""
 
 import json
 import os
@@ -12,19 +12,19 @@ from torch import Tensor
 from .saving import write_atomically
 
 SUFFIX = '.safetensors'
-# What testing and the inferencers read beside the weights.
+# Metadata that testing and inferencers read.
 _META = ('cfg', 'dataset_meta', 'epoch', 'iter')
 
 
 def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Read weights, under ``'state_dict'``, and where we wrote it ``'meta'``.
+    """Load weights (``'state_dict'``) and the metadata of :func:`save_safetensors` (``'meta'``).
 
     Args:
-        filename: ends in ``SUFFIX``.
-        map_location: a device; anything else that ``torch.load`` takes stands for the CPU.
+        filename: path that ends in ``SUFFIX``.
+        map_location: device; anything else that ``torch.load`` takes means the CPU.
 
     Raises:
-        RuntimeError: the file is truncated or something else.
+        RuntimeError: the file is truncated or invalid.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -33,7 +33,9 @@ def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
         with safe_open(filename, framework='pt') as file:
             weights = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
             meta = json.loads((file.metadata() or {}).get('meta', '{}'))
-    except (SafetensorError, json.JSONDecodeError) as error:
+            if not isinstance(meta, dict):
+                raise TypeError(f'its meta is a {type(meta).__name__}, not a dict')
+    except (SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise RuntimeError(
             f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
             f'unreadable or no safetensors file: {error}'
@@ -44,15 +46,15 @@ def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
 def save_safetensors(
     weights: Mapping[str, Tensor], meta: Mapping[str, Any], filename: str | os.PathLike
 ) -> None:
-    """Write weights, atomically, with what of ``meta`` testing and the inferencers read.
+    """Write weights atomically, with the metadata that testing and inferencers read.
 
     Args:
         weights: ``{name: tensor}``.
-        meta: of a checkpoint; ``cfg``, ``dataset_meta``, ``epoch`` and ``iter`` are kept.
-        filename: the file.
+        meta: metadata of a checkpoint; ``cfg``, ``dataset_meta``, ``epoch`` and ``iter`` are kept.
+        filename: path to write.
 
     Raises:
-        TypeError: ``meta`` holds something that JSON has no words for.
+        TypeError: ``meta`` holds something that cannot be written as JSON.
         OSError: as :func:`mmpaca.checkpoint.saving.write_atomically`.
     """
     from safetensors.torch import save

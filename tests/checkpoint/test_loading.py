@@ -14,6 +14,7 @@ import urllib.error
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
@@ -351,3 +352,23 @@ def test_what_safetensors_can_say_of_a_dataset(tmp_path):
     assert meta == dict(dataset_meta=dict(classes=['a', 'b'], palette=[0, 1, 2]))
     with pytest.raises(TypeError, match=r'holds a range, range\(0, 3\), .* out of dataset_meta'):
         save_safetensors({}, dict(dataset_meta=dict(ids=range(3))), tmp_path / 'x.safetensors')
+
+
+@pytest.mark.parametrize(
+    'meta', ['[' * 100_000, '[1]', '{', '1'], ids=('deep', 'list', 'cut', 'number')
+)
+def test_a_safetensors_file_with_other_metadata(tmp_path, meta):
+    safetensors.torch.save_file({'a': torch.ones(1)}, tmp_path / 'x.safetensors', dict(meta=meta))
+    with pytest.raises(RuntimeError, match='x.safetensors .* no safetensors file'):
+        load(tmp_path / 'x.safetensors')
+
+
+def test_a_safetensors_header_is_bounded_by_the_file(tmp_path):
+    header = b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4000000000]}}'
+    content = len(header).to_bytes(8, 'little') + header + bytes(100)
+    (tmp_path / 'x.safetensors').write_bytes(content)
+    with pytest.raises(RuntimeError, match='x.safetensors'):
+        load(tmp_path / 'x.safetensors')
+    (tmp_path / 'x.safetensors').write_bytes((2**62).to_bytes(8, 'little') + header)
+    with pytest.raises(RuntimeError, match='x.safetensors'):
+        load(tmp_path / 'x.safetensors')
