@@ -3,13 +3,13 @@
 import argparse
 import importlib
 import importlib.util
-import pickle
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from mmpaca import __version__
+from mmpaca.commands.reporting import report
 
 #: Subcommands by group, in the order of the help. Each is a module of :mod:`mmpaca.commands`.
 GROUPS = {
@@ -17,8 +17,6 @@ GROUPS = {
     'apply a model': ('predict', 'clusters', 'export', 'convert'),
     'inspect': ('configs', 'check-data', 'flops', 'benchmark', 'doctor'),
 }
-# What a user can cause: files, values, packages and checkpoints. Anything else is a bug of ours.
-ERRORS = (OSError, ValueError, RuntimeError, ImportError, pickle.UnpicklingError)
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -34,7 +32,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         shown = action.default not in (None, False, argparse.SUPPRESS, [])
-        if shown and action.help and '%(default)' not in action.help:
+        if shown and action.help and '(default' not in action.help:
             return f'{action.help} (default: %(default)s)'
         return action.help
 
@@ -122,15 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.subcommand is None:
         parser.print_help()
         return 0
-    try:
-        return args.run(args) or 0
-    except ERRORS as error:
-        if args.traceback:
-            raise
-        print(f'error: {" ".join(str(error).split()) or type(error).__name__}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return report(lambda: args.run(args), traceback=args.traceback)
 
 
 if __name__ == '__main__':

@@ -33,6 +33,7 @@ class ConfigInfo:
         macs: multiply-accumulates of a forward pass, if known.
         metrics: published figures by name, e.g. ``{'box AP': 43.3}``.
         weights: URL of the published weights, if there are any.
+        alias: name of the config that this one is a second name of; empty for none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ConfigInfo:
     macs: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     weights: str | None = None
+    alias: str = ''
 
 
 def config_dir() -> Path:
@@ -76,17 +78,17 @@ def list_configs() -> tuple[ConfigInfo, ...]:
 
 
 def _from_metafile(model: dict[str, Any], root: Path, path: Path | None = None) -> ConfigInfo:
-    path = path or root.parent / model['Config']
+    own = root.parent / model['Config']
     results = model.get('Results', ())
-    metrics = {name: v for result in results for name, v in result['Metrics'].items()}
     return ConfigInfo(
-        path.stem,
-        path,
-        _task_of(path, results),
+        (path or own).stem,
+        path or own,
+        _task_of(own, results),
         model['Metadata'].get('Parameters'),
         model['Metadata'].get('FLOPs'),
-        metrics,
+        {name: value for result in results for name, value in result['Metrics'].items()},
         model.get('Weights'),
+        own.stem if path else '',
     )
 
 
@@ -180,7 +182,7 @@ def read_config(text: str, cfg_options: Sequence[str] | None = None) -> 'Config'
 
     Raises:
         FileNotFoundError: there is no such config, or one that it inherits from is missing.
-        ValueError: the file is no config, or an option has no ``=``.
+        ValueError: the file is no config.
     """
     from mmengine.config import Config, DictAction
 
@@ -191,11 +193,6 @@ def read_config(text: str, cfg_options: Sequence[str] | None = None) -> 'Config'
         raise ValueError(
             f'config {path} cannot be read: {type(error).__name__}: {error}'
         ) from error
-    options = {}
-    for option in cfg_options or ():
-        key, separator, value = option.partition('=')
-        if not separator:
-            raise ValueError(f'--cfg-options: {option!r} is not KEY=VALUE')
-        options[key] = DictAction._parse_iterable(value)
-    config.merge_from_dict(options)
+    options = dict(option.split('=', 1) for option in cfg_options or ())
+    config.merge_from_dict({k: DictAction._parse_iterable(v) for k, v in options.items()})
     return config

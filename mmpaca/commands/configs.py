@@ -19,11 +19,13 @@ def run(args: argparse.Namespace) -> None:
     """Print a line per config."""
     from mmpaca.apis.configs import list_configs
 
-    words = [word.lower() for word in args.words]
+    def normalised(text: str) -> str:
+        return text.lower().replace('_', '-')
+
     found = [
         info
         for info in list_configs()
-        if all(word in f'{info.name} {info.task}'.lower() for word in words)
+        if all(normalised(word) in normalised(f'{info.name} {info.task}') for word in args.words)
     ]
     if not found:
         raise ValueError(f'no config matches {" ".join(args.words)}')

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 # How shells complete an argument, as shtab reads it.
@@ -72,22 +72,26 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        type=key_value,
         metavar='KEY=VALUE',
         help='override entries of the config, e.g. model.backbone.arch=tiny',
     )
 
 
-def add_shape(parser: argparse.ArgumentParser, default: Sequence[int] | None = (800, 1280)) -> None:
-    """Add ``--shape``, a side or a height and a width in pixels."""
+def add_shape(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--shape``, one or two numbers that are stored as (height, width).
+
+    Args:
+        parser: parser of a subcommand.
+        default: for the help; without ``--shape`` None is stored.
+    """
     parser.add_argument(
         '--shape',
         type=at_least(1),
         nargs='+',
         action=Shape,
-        default=default,
         metavar=('H', 'W'),
-        help='input size in pixels; one number for a square'
-        + ('' if default is None else ' (default: {} {})'.format(*default)),
+        help=f'input size in pixels, one number for a square (default: {default})',
     )
 
 
@@ -105,6 +109,13 @@ class Shape(argparse.Action):
         if len(values) > 2:
             parser.error(f'{option_string} takes one or two numbers, got {len(values)}')
         setattr(namespace, self.dest, (values[0], values[-1]))
+
+
+def key_value(text: str) -> str:
+    """Type of ``--cfg-options``."""
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(f'{text!r} is invalid, give KEY=VALUE')
+    return text
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
