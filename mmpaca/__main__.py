@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -26,7 +25,9 @@ class HelpFormatter(argparse.HelpFormatter):
         paragraphs = text.strip().split('\n\n')
         fill = super()._fill_text
         return '\n\n'.join(
-            paragraph if '\n ' in paragraph else fill(paragraph, width, indent)
+            paragraph
+            if ' ' in (paragraph[0], paragraph.partition('\n')[2][:1])
+            else fill(paragraph, width, indent)
             for paragraph in paragraphs
         )
 
@@ -68,8 +69,6 @@ def build_parser() -> argparse.ArgumentParser:
     for title, names in GROUPS.items():
         listed.append(f'{title}:')
         for name in names:
-            if importlib.util.find_spec(f'mmpaca.commands.{name.replace("-", "_")}') is None:
-                continue
             modules[name] = load(name)
             listed.append(f'  {name:<12} {modules[name].HELP}')
         listed.append('')
