@@ -37,7 +37,9 @@ def test_mmdets_arguments(demo, tmp_path, demo_weights):
 
 
 def test_errors(demo, capsys):
-    assert 'error: config none' in demo('a.png', 'none', '--weights', 'model.pth')
-    assert 'model.pth' in demo('a.png', CONFIG, '--weights', 'model.pth')
+    assert demo('a.png', 'none', '--weights', 'model.pth') == 1
+    assert 'error: config none' in capsys.readouterr().err
+    assert demo('a.png', CONFIG, '--weights', 'model.pth') == 1
+    assert 'error: checkpoint model.pth' in capsys.readouterr().err
     assert demo('a.png', CONFIG) == 2
     assert '--weights' in capsys.readouterr().err
