@@ -72,13 +72,23 @@ def few_classes(node) -> None:
             node.num_stuff_classes = NUM_STUFF
 
 
+def listed(node) -> list:
+    """A cascade has one of each for every stage."""
+    return list(node) if isinstance(node, list | tuple) else [node]
+
+
 def shrink(model) -> None:
-    """Cut what belongs to the detector alone: hidden channels, queries, layers of transformers."""
+    """Cut what belongs to the detector alone: channels, RoIs, queries, layers of transformers."""
     few_classes(model)
     if 'roi_head' in model:
-        heads = model.roi_head.bbox_head
-        for head in heads if isinstance(heads, list) else [heads]:
+        for head in listed(model.roi_head.bbox_head):
             head.fc_out_channels = 64
+        for head in listed(model.roi_head.get('mask_head', [])):
+            head.conv_out_channels = 16
+        for stage in listed(model.train_cfg.rcnn):
+            stage.sampler.num = 16
+        model.train_cfg.rpn_proposal.max_per_img = 50
+        model.test_cfg.rcnn.max_per_img = 10
     if model.type == 'DINO':
         model.num_queries = 20
         model.dn_cfg.group_cfg.num_dn_queries = 10
@@ -95,18 +105,15 @@ def shrink(model) -> None:
             max_per_image=20, object_mask_thr=0.0, iou_thr=0.0, filter_low_score=False
         )
     if 'rpn' in model.test_cfg:
-        model.test_cfg.rpn.max_per_img = 100
+        model.test_cfg.rpn.max_per_img = 50
     if 'score_thr' in model.test_cfg:  # one-stage detectors begin with low scores
         model.test_cfg.score_thr = 0.0
 
 
 def evaluated(cfg: Config) -> set[str]:
     """What the config's evaluators ask for."""
-    evaluators = (
-        cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    )
     asked = set()
-    for evaluator in evaluators:
+    for evaluator in listed(cfg.test_evaluator):
         if evaluator.type == 'CocoPanopticMetric':
             asked.add('panoptic')
         else:
@@ -123,7 +130,8 @@ def mmdet_scope():
 
 
 @pytest.mark.usefixtures('mmdet_scope')
-@pytest.mark.parametrize('path', CONFIGS)
+# The first names are equal to others, see test_first_names_are_the_1x_recipes_of_paca_s.
+@pytest.mark.parametrize('path', [path for path in CONFIGS if path.count('/') > 1])
 def test_predicts_and_trains_a_step(path):
     torch.manual_seed(0)
     cfg = Config.fromfile(ROOT / path)
