@@ -133,7 +133,7 @@ def check_configs() -> str:
     """Read a config of this package that inherits from mmdet's."""
     from mmengine.config import Config
 
-    from mmpaca.plugin.config_scope import config_dir
+    from mmpaca.apis.configs import config_dir
 
     name = 'mask_rcnn_paca.py'
     config = Config.fromfile(config_dir() / name)

@@ -1,27 +1,15 @@
 """The scope ``mmpaca::`` in configs: ``_base_ = 'mmpaca::mask_rcnn_paca.py'``."""
 
 import difflib
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
+from mmpaca.apis.configs import config_dir
+
+__all__ = ['config_dir', 'register_config_scope']
+
 SCOPE = 'mmpaca'
-_PACKAGE = Path(__file__).resolve().parent.parent
-
-
-def config_dir() -> Path:
-    """Where mmpaca's configs lie: inside an installed package, beside it in a checkout.
-
-    Raises:
-        FileNotFoundError: they are in neither place.
-    """
-    for folder in (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs'):
-        if (folder / 'mask_rcnn_paca.py').is_file():
-            return folder
-    raise FileNotFoundError(
-        f'the configs of mmpaca are neither in {_PACKAGE}/.mim nor beside {_PACKAGE}; reinstall it'
-    )
 
 
 def register_config_scope() -> None:

@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 
-from .config_scope import config_dir
+from mmpaca.apis.configs import config_dir
 
 
 def register_detectors() -> None:

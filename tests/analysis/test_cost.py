@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmpaca.analysis import build_backbone, count_cost, describe
+from mmpaca.analysis import build_backbone, count_cost, parse_backbone
 from mmpaca.analysis.model import model_cost
 from mmpaca.analysis.timing import peak_memory
 
@@ -89,16 +89,16 @@ def test_the_channels_are_those_of_the_model(root):
 
 
 def test_what_to_compare_is_named_in_three_ways(root):
-    assert describe('paca-t') == ('paca-t', dict(type='PaCaViT', arch='tiny'))
-    assert describe("mine={'type': 'mmdet.ResNet', 'depth': 18}") == (
+    assert parse_backbone('paca-t') == ('paca-t', dict(type='PaCaViT', arch='tiny'))
+    assert parse_backbone("mine={'type': 'mmdet.ResNet', 'depth': 18}") == (
         'mine',
         dict(type='mmdet.ResNet', depth=18),
     )
-    name, backbone = describe(str(root / 'configs/mask_rcnn_paca.py'))
+    name, backbone = parse_backbone(str(root / 'configs/mask_rcnn_paca.py'))
     assert name == 'mask_rcnn_paca' and build_backbone(backbone).depths == (3, 3, 10, 3)
     for wrong in ('paca', 'no.py', 'mine={', 'mine=3'):
         with pytest.raises(ValueError, match='paca-t, .* nor a config file'):
-            describe(wrong)
+            parse_backbone(wrong)
 
 
 def test_benchmark(tool, tmp_path):
@@ -115,7 +115,7 @@ def test_benchmark(tool, tmp_path):
         ('paca-t', 'train'),
         ('mine', 'train'),
     ]
-    model = build_backbone(describe('paca-t')[1])
+    model = build_backbone(parse_backbone('paca-t')[1])
     cost = count_cost(model, lambda: model(torch.rand(2, 3, 64, 96)))
     for row in rows:
         assert 0 < row['seconds_min'] <= row['seconds'] <= row['seconds_max']

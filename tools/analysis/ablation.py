@@ -1,13 +1,14 @@
-"""The paper's ablation: how many clusters, who computes the assignment, and with which layers.
+"""Run the paper's ablation of the number of clusters and of the layers that compute them.
 
-Trains the variants of one configuration one after another, each with the same budget and seed, and
-writes a table, ablation.json and ablation.png. Called again it goes on where it was broken off:
-finished runs are kept, and a run that was begun resumes from its last checkpoint.
+Trains the variants of one config one after another, each with the same budget and seed, and writes
+a table, ablation.json and ablation.png. Called again, it keeps finished runs and resumes an
+unfinished one from its last checkpoint.
 """
 
 import argparse
 import json
 import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
+from mmpaca.apis.configs import config_dir
 from mmpaca.checkpoint.saving import write_atomically
+from mmpaca.commands.options import at_least
+from mmpaca.commands.reporting import report
 from mmpaca.compat import require
 from mmpaca.datasets import write_digits
-from mmpaca.plugin.config_scope import config_dir
 
 CONFIGS = dict(
     digits='demo/paca-ablation_digits.py', cifar100='classification/paca-s_cifar100_32.py'
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace, name: str) -> None:
     """Train and test one variant; leaves ``result.json`` in its folder.
 
     Raises:
-        SystemExit: the folder holds a run with other settings.
+        FileExistsError: the folder holds a run with other settings.
     """
     folder = args.out / name
     settings = dict(
@@ -88,7 +91,7 @@ def run(args: argparse.Namespace, name: str) -> None:
     settings = json.loads(json.dumps(settings))  # as they come back from the file
     begun = folder / 'settings.json'
     if begun.is_file() and json.loads(begun.read_text()) != settings:
-        raise SystemExit(
+        raise FileExistsError(
             f'{folder} holds a run with {begun.read_text()}, not {json.dumps(settings)}: '
             'choose another --out, or delete it'
         )
@@ -166,18 +169,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dataset', choices=CONFIGS, required=True, help='digits are made where they are missing'
     )
-    parser.add_argument('--runs', nargs='+', choices=NAMES, default=NAMES, help='all by default')
-    parser.add_argument('--epochs', type=int, help="per run; the configuration's by default")
-    parser.add_argument('--seed', type=int, default=0, help='of every run')
+    parser.add_argument('--runs', nargs='+', choices=NAMES, default=NAMES, help='(default: all)')
+    parser.add_argument(
+        '--epochs', type=at_least(1), help="epochs of a run (default: the config's)"
+    )
+    parser.add_argument('--seed', type=at_least(0), default=0, help='random seed of every run')
     parser.add_argument(
         '--out', type=Path, help='folder to write, work_dirs/ablation_DATASET by default'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings to override, as key=value'
+        '--cfg-options', nargs='+', action=DictAction, help='override entries of the config'
     )
     args = parser.parse_args()
-    if args.epochs is not None and args.epochs < 1:
-        parser.error(f'--epochs {args.epochs}: at least 1 is needed')
     args.out = args.out or Path('work_dirs', f'ablation_{args.dataset}')
     return args
 
@@ -190,6 +193,12 @@ def main() -> None:
         if not data_root.is_dir():
             make_digits(data_root)
             print(f'wrote {data_root}')
+    else:
+        root = Path(configure(args, NAMES[0]).train_dataloader.dataset.data_root)
+        if not (root / 'cifar-100-python/train').is_file():
+            raise FileNotFoundError(
+                f'{root} holds no CIFAR-100: unpack cifar-100-python.tar.gz there'
+            )
     for name in args.runs:
         run(args, name)
     # Of earlier calls, too.
@@ -204,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(report(main, errors=(OSError, ImportError)))
