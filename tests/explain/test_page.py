@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mmpaca.explain.page import Page, pool, scene_data
+from mmpaca.explain.html_page import Page, pool, scene_data
 from mmpaca.explain.pictures import PALETTE
 
 ORANGE, BLUE = PALETTE[0].tolist(), PALETTE[1].tolist()

@@ -20,7 +20,7 @@ import torch
 import mmpaca
 from mmpaca.apis.inference import Predictor
 from mmpaca.explain import BlockRecord, pictures
-from mmpaca.explain.page import Page
+from mmpaca.explain.html_page import Page
 from mmpaca.explain.scene import Detection, Scene
 
 matplotlib.use('Agg')  # files only, no display needed
