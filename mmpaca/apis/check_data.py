@@ -58,6 +58,9 @@ def check_data(
         check_out_file(fix, '--fix')
     try:
         coco = json.loads(ann.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{ann} is not a JSON file: {error}') from error
+    try:
         faults = list(find_faults(coco, with_mask=not boxes_only))
     except ValueError as error:
         raise ValueError(f'{ann}: {error}') from error

@@ -169,8 +169,28 @@ def find_checkpoint(text: str, config: str) -> str:
     for info in list_configs():
         if info.path.resolve() == path and info.weights:
             return info.weights
-    names = ', '.join(info.name for info in list_configs() if info.weights)
-    raise ValueError(f'no weights are published for {config}; give a checkpoint, or one of {names}')
+    raise ValueError(f'no weights are published for {path.stem}: give a checkpoint file or URL')
+
+
+def read_file(path: str, import_custom_modules: bool = True) -> 'Config':
+    """Read a config file.
+
+    Args:
+        path: see :func:`find_config`.
+        import_custom_modules: import what ``custom_imports`` names.
+
+    Raises:
+        FileNotFoundError: a config that it inherits from is missing.
+        ValueError: it cannot be parsed.
+    """
+    from mmengine.config import Config
+
+    try:
+        return Config.fromfile(path, import_custom_modules=import_custom_modules)
+    except (SyntaxError, AttributeError, KeyError, NameError, TypeError) as error:
+        raise ValueError(
+            f'config {path} cannot be read: {type(error).__name__}: {error}'
+        ) from error
 
 
 def read_config(text: str, cfg_options: Sequence[str] | None = None) -> 'Config':
@@ -182,17 +202,23 @@ def read_config(text: str, cfg_options: Sequence[str] | None = None) -> 'Config'
 
     Raises:
         FileNotFoundError: there is no such config, or one that it inherits from is missing.
-        ValueError: the file is no config.
+        ValueError: the file cannot be parsed, or describes no model.
     """
-    from mmengine.config import Config, DictAction
+    from mmengine.config import DictAction
 
     path = find_config(text)
-    try:
-        config = Config.fromfile(path)
-    except (SyntaxError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'config {path} cannot be read: {type(error).__name__}: {error}'
-        ) from error
+    config = read_file(path)
     options = dict(option.split('=', 1) for option in cfg_options or ())
     config.merge_from_dict({k: DictAction._parse_iterable(v) for k, v in options.items()})
+    check_model(config, path)
     return config
+
+
+def check_model(config: 'Config', path: str | None) -> None:
+    """Refuse a config without a model.
+
+    Raises:
+        ValueError: there is no ``model``.
+    """
+    if 'model' not in config:
+        raise ValueError(f'config {path} has no `model`: is it the config of a detector?')

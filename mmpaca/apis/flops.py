@@ -88,7 +88,7 @@ def published_configs(config: str | None = None) -> list[ConfigInfo]:
         names |= {info.alias for info in paths}
         infos = [info for info in infos if info.name in names]
         if not infos:
-            raise ValueError(f'no figures are published for {config}')
+            raise ValueError(f'no figures are published for {wanted.stem}')
     return infos
 
 

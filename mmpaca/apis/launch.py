@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 from mmpaca.checkpoint.loading import register_loaders
 from mmpaca.compat import require
 
-from .configs import SUFFIXES
+from .configs import SUFFIXES, check_model, read_file
 from .torchrun import check_gpus, error_prefix
 
 # Top-level keys that mmengine reads and that are not arguments of Runner.
@@ -104,7 +104,7 @@ def _file_of(argv: Sequence[str]) -> str | None:
 
 @functools.cache  # one of mmdet's takes seconds
 def _read(file: str | None) -> Config:
-    return Config.fromfile(file, import_custom_modules=False) if file else Config()
+    return read_file(file, import_custom_modules=False) if file else Config()
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -125,6 +125,8 @@ def check_arguments(argv: Sequence[str]) -> None:
         ValueError: names the argument and the remedy.
     """
     args, config = _parse(argv), _config_of(argv)
+    if file := _file_of(argv):
+        check_model(config, file)
     if args.amp and get_device() == 'cpu':
         raise ValueError('--amp: mixed precision needs a GPU, and none is usable here; drop --amp')
     if args.out and args.out_item == 'pred' and not args.out.endswith(('.pkl', '.pickle')):

@@ -1,7 +1,6 @@
 import json
 import math
 import runpy
-import sys
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from mmpaca.__main__ import main
 from mmpaca.analysis import build_backbone, count_cost, parse_backbone
 from mmpaca.analysis.model import model_cost
 from mmpaca.analysis.timing import peak_memory
@@ -101,13 +101,12 @@ def test_what_to_compare_is_named_in_three_ways(root):
             parse_backbone(wrong)
 
 
-def test_benchmark(tool, tmp_path):
+def test_benchmark(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
     mine = "mine={'type': 'PaCaViT', 'arch': 'tiny', 'num_clusters': 0}"
-    printed = tool(
-        'analysis/benchmark.py',
-        *('paca-t', mine, '--shapes', '2x64x96', '--dtypes', 'float32', '--repeats', '2'),
-        *('--warmup', '0', '--out', 'bench.json', '--plot', 'charts', '--device', 'cpu'),
-    )
+    what = ['paca-t', mine, '--shapes', '2x64x96', '--dtypes', 'float32', '--repeats', '2']
+    how = ['--warmup', '0', '--out', 'bench.json', '--plot', 'charts', '--device', 'cpu']
+    assert main(['benchmark', *what, *how]) == 0
     rows = json.loads((tmp_path / 'bench.json').read_text())
     assert [(row['model'], row['mode']) for row in rows] == [
         ('paca-t', 'forward'),
@@ -125,27 +124,36 @@ def test_benchmark(tool, tmp_path):
         )
         if row['model'] == 'paca-t':
             assert row['macs'] == cost.macs and row['params'] == cost.params
-    assert 'of peak' in printed
+    assert 'of peak' in capsys.readouterr().out
     names = {path.name for path in (tmp_path / 'charts').iterdir()}
     assert {'accuracy_train_2x64x96_float32.png', 'scaling_forward_float32.png'} <= names
 
 
-def test_two_models_of_one_name_are_refused(root, tool, tmp_path):
+def test_two_models_of_one_name_are_refused(root, tmp_path, capsys):
     config = root / 'configs/mask_rcnn_paca.py'
     other = tmp_path / 'mask_rcnn_paca.py'
     other.write_text(f"_base_ = '{config}'\n")
-    printed = tool('analysis/benchmark.py', config, other, ok=False)
-    assert printed.splitlines()[-1] == (
-        f"error: {config} and {other} would both be 'mask_rcnn_paca' in the table: rename one"
+    assert main(['benchmark', str(config), str(other)]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {config} and {other} would both be 'mask_rcnn_paca' in the table: rename one\n"
     )
 
 
 @pytest.mark.parametrize('option', ['--shape 224', '--depth 1', '--cfg-options a=1'])
-def test_published_figures_take_no_options(root, monkeypatch, capsys, option):
-    monkeypatch.setattr(sys, 'argv', ['get_flops.py', '--published', *option.split()])
-    with pytest.raises(SystemExit):
-        runpy.run_path(str(root / 'tools/analysis/get_flops.py'), run_name='__main__')
-    assert f'{option.split()[0]} does not go with --published' in capsys.readouterr().err
+def test_published_figures_take_no_options(capsys, option):
+    assert main(['flops', '--published', *option.split()]) == 1
+    assert f'{option.split()[0]} cannot be combined with --published' in capsys.readouterr().err
+
+
+def test_flops_of_a_config_by_name(capsys):
+    arguments = ['--cfg-options', 'model.backbone.arch=tiny', '--depth', '1']
+    assert main(['flops', 'paca-s_8xb128_in1k', *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert 'input 224x224: 3.22 GMAC, 12.20 M parameters' in printed
+    assert main(['flops', '--published', 'paca-t_8xb128_in1k']) == 0
+    assert '1 of 1 within 1.5%' in capsys.readouterr().out
+    assert main(['flops', '--published', 'paca-demo_digits']) == 1
+    assert 'no figures are published for paca-demo_digits' in capsys.readouterr().err
 
 
 def test_measurements_ask_the_device_that_they_are_for(monkeypatch):
@@ -157,9 +165,18 @@ def test_measurements_ask_the_device_that_they_are_for(monkeypatch):
     assert asked == ['cuda:1'] * 3
 
 
-def test_bad_shapes_are_named(tool):
-    printed = tool('analysis/benchmark.py', '--shapes', '64x64', ok=False)
-    assert '64x64' in printed.splitlines()[-1]
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        ('--shapes 64x64', "--shapes '64x64' is invalid"),
+        ('--shapes 0x64x64', "--shapes '0x64x64' is invalid"),
+        ('--device foo', '--device foo: give cpu'),
+        ('nothing', 'config nothing is neither a file nor'),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(capsys, arguments, says):
+    assert main(['benchmark', *arguments.split()]) == 1
+    assert capsys.readouterr().err.startswith(f'error: {says}')
 
 
 def test_cost_is_linear_in_the_pixels():
