@@ -20,5 +20,4 @@ train_dataloader = dict(
     dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )
 
-default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
-custom_hooks = _base_.mmpaca_hooks
+default_hooks = _base_.mmpaca_default_hooks

@@ -18,5 +18,4 @@ model = dict(
 )
 
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.paca_norm_keys))
-default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
-custom_hooks = _base_.mmpaca_hooks
+default_hooks = _base_.mmpaca_default_hooks

@@ -32,6 +32,6 @@ optim_wrapper = dict(optimizer=dict(lr=base_lr))
 _warmup, _cosine = _base_.param_scheduler
 param_scheduler = [_warmup, dict(_cosine, eta_min=base_lr * 0.05)]
 
-default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
+default_hooks = _base_.mmpaca_default_hooks
 _ema, _switch = _base_.custom_hooks
-custom_hooks = [_ema, dict(_switch, switch_pipeline=train_pipeline_stage2), *_base_.mmpaca_hooks]
+custom_hooks = [_ema, dict(_switch, switch_pipeline=train_pipeline_stage2)]
