@@ -1,4 +1,4 @@
-"""What goes wrong at the start ends soon, everywhere, with an error that can be read."""
+"""Failed launches end quickly on all ranks, with a readable error."""
 
 import os
 import re
@@ -33,8 +33,8 @@ CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
         (dict(arch=dict(num_heads=(5, 4, 8, 16))), 'embed_dims=96 is not divisible by num_heads=5'),
     ],
 )
-def test_models_that_cannot_be(arguments, message):
-    """Said by the class, and through mmdet's registry."""
+def test_invalid_model_arguments(arguments, message):
+    """The class's errors, through mmdet's registry."""
     if isinstance(arguments.get('arch'), dict):
         rest = dict(embed_dims=(96, 192, 320, 384), mlp_ratios=(4,) * 4, depths=(1,) * 4)
         arguments['arch'] = {**rest, **arguments['arch']}
@@ -50,9 +50,9 @@ def test_a_neck_with_other_channels_names_the_right_ones():
         with pytest.raises(
             ValueError, match=r'\[96, .*set neck=dict\(in_channels=\[48, 96, 160, 192\]\)'
         ):
-            ConfigCheckHook().before_run(SimpleNamespace(model=model))
+            ConfigCheckHook().before_run(SimpleNamespace(model=model, hooks=[]))
         cfg.model.neck.in_channels = [48, 96, 160, 192]
-        ConfigCheckHook().before_run(SimpleNamespace(model=MODELS.build(cfg.model)))
+        ConfigCheckHook().before_run(SimpleNamespace(model=MODELS.build(cfg.model), hooks=[]))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_cpu_processes_keep_what_the_config_asks_of_ddp(tmp_path, monkeypatch, a
     )
 
 
-def test_options_that_nothing_reads_and_amp_without_a_gpu(monkeypatch):
+def test_unknown_options_and_amp_without_a_gpu(monkeypatch):
     monkeypatch.setattr(runpy, 'run_path', lambda *a, **k: None)
     options = ['train_dataloder.batch_size=1', 'resume=True', 'model.backbone.arch=tiny']
     monkeypatch.setattr(sys, 'argv', ['train.py', str(CONFIG), '--cfg-options', *options])

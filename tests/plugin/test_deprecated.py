@@ -1,4 +1,4 @@
-"""Names of 0.1 still work, and say what to write instead."""
+"""Names of 0.1 still work, with a DeprecationWarning that gives the new name."""
 
 import importlib
 
