@@ -119,7 +119,7 @@ def broken(path: Path, kind: str) -> None:
     path.write_bytes(content)
 
 
-def test_resuming_falls_back_to_the_newest_valid_file(tmp_path):
+def test_resuming_falls_back_to_the_newest_whole_file(tmp_path):
     train = functools.partial(toy.train, tmp_path / 'run', end=2)
     kill = dict(type='Killer', train=11)
     assert toy.forked(functools.partial(train, epochs=False, hooks=(kill,))) == [-signal.SIGKILL]
@@ -146,7 +146,7 @@ def test_resuming_falls_back_to_the_newest_valid_file(tmp_path):
     assert toy.last(tmp_path / 'run')['meta']['iter'] == 12
 
 
-def test_no_fresh_start_if_all_files_are_broken(tmp_path, capfd):
+def test_no_fresh_start_where_all_files_are_broken(tmp_path, capfd):
     run = functools.partial(toy.train, tmp_path / 'run', end=1)
     # Nothing there at all is a start, as ever with --resume.
     assert toy.forked(functools.partial(run, resume=True)) == [0]
