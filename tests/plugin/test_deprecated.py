@@ -82,3 +82,9 @@ def test_local_cifar_still_does_not_download(tmp_path, monkeypatch):
                 lazy_init=False,
             )
         )
+
+
+def test_our_configs_use_no_old_name(root):
+    for path in (root / 'configs').rglob('*.py'):
+        used = [old for old in deprecated._CLASSES if f"'mmpaca.{old}'" in path.read_text()]
+        assert used == [], path
