@@ -1,4 +1,4 @@
-"""Whatever names and prefix weights come with, they fit or say why not."""
+"""Weights with any names and prefix are loaded, or an error lists what does not match."""
 
 import warnings
 
@@ -65,7 +65,7 @@ def test_teacher_weights():
 
 @pytest.mark.parametrize('load', [torch.nn.Module.load_state_dict, load_state_dict])
 @pytest.mark.parametrize('names', ['official', 'ours'])
-def test_a_part_is_an_error_that_lists_it(reference, load, names):
+def test_partly_matching_weights_are_an_error(reference, load, names):
     weights = dict(official_weights('tiny_conv') if names == 'official' else reference.state_dict())
     q = 'stage1.1.attn.q.weight' if names == 'official' else 'stages.0.blocks.1.attn.q.weight'
     fc1 = q.replace('attn.q', 'mlp.fc1')
@@ -82,7 +82,7 @@ def test_a_part_is_an_error_that_lists_it(reference, load, names):
 
 
 @pytest.mark.parametrize('load', [torch.nn.Module.load_state_dict, load_state_dict])
-def test_nothing_fitting_is_an_error(load):
+def test_no_matching_weights_are_an_error(load):
     with pytest.raises(RuntimeError, match='0 of 237 tensors match'):
         load(PaCaViT('tiny'), {'layer1.0.conv1.weight': torch.zeros(1)})
     detector = torch.nn.ModuleDict(dict(backbone=PaCaViT('tiny')))
@@ -117,10 +117,10 @@ def differing(model: PaCaViT, reference: PaCaViT) -> set[str]:
     }
 
 
-def test_another_number_of_clusters_renews_only_the_layers_that_make_them(reference):
+def test_another_number_of_clusters_reinitialises_only_dependent_layers(reference):
     model = PaCaViT('tiny', num_clusters=(49, 100, 64, 0))
     renewed = {f'stages.{i}.blocks.0.attn.clustering.4.weight' for i in (0, 2)}
-    for name in renewed:  # what an earlier training left there must not survive
+    for name in renewed:  # must be overwritten
         model.get_parameter(name).data.fill_(7.0)
     with pytest.warns(UserWarning, match='re-initialised') as caught:
         load_state_dict(model, official_weights('tiny_conv'))
@@ -136,8 +136,8 @@ def test_another_number_of_clusters_renews_only_the_layers_that_make_them(refere
     assert '(100, 100, 100) clusters, this model has (49, 100, 64)' in str(caught[0].message)
 
 
-def test_all_processes_renew_alike(reference):
-    """Whatever their generators, which go on as if nothing had been drawn."""
+def test_all_ranks_reinitialise_alike(reference):
+    """Re-initialised layers do not depend on the generators, whose states are unchanged."""
     models = []
     for seed in (1, 2):
         models.append(PaCaViT('tiny', num_clusters=(49, 64, 100, 0)))
@@ -194,7 +194,7 @@ def test_equal_numbers_warn_of_nothing():
             load_state_dict(PaCaViT(**VARIANTS[variant]), official_weights(variant))
 
 
-def test_what_is_not_of_the_backbone_is_named(monkeypatch):
+def test_ignored_keys_are_named(monkeypatch):
     said = []
     monkeypatch.setattr(
         'mmpaca.models.fitting.print_log', lambda message, **kwargs: said.append(message)

@@ -89,7 +89,7 @@ def test_few_groups(model):
     assert {g['lr_scale'] for g in groups} == {RATE**k for k in range(12)}
 
 
-def test_frozen_stages_are_left_out(model):
+def test_frozen_stages_are_skipped(model):
     frozen = copy.deepcopy(model)
     frozen.backbone.frozen_stages = 1
     frozen.train()
