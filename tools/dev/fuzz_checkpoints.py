@@ -2,7 +2,7 @@
 
 Mutates bytes, opcodes and records of checkpoints in torch's two formats, of safetensors files and
 of configuration texts. Each file is loaded in a child process; a crash, a hang, another error or
-too much memory is printed with the seed that repeats it, and ends the script with status 1.
+too much memory is printed, the file is kept, and the script ends with status 1.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import multiprocessing
 import pickletools
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -138,6 +139,8 @@ def _mutated_text(rng: random.Random) -> str:
 def finding(seed: int, folder: Path) -> str | None:
     """Load the file of a seed, and use what was loaded."""
     suffix, content = mutated(seed)
+    for old in folder.iterdir():
+        old.unlink()
     path = folder / f'fuzzed{suffix}'
     path.write_bytes(content)
     try:
@@ -192,7 +195,9 @@ def main() -> None:
             if process.exitcode:
                 seed = place.value + 1
                 failures += 1
-                print(f'seed {place.value}: exit status {process.exitcode}')
+                for file in Path(folder).iterdir():
+                    kept = shutil.copy(file, f'seed{place.value}{file.suffix}')
+                    print(f'seed {place.value}: exit status {process.exitcode}, see {kept}')
     print(f'{seed - args.seed} files, {failures} failures')
     sys.exit(1 if failures else 0)
 
