@@ -1,7 +1,7 @@
 """Scope ``mmpaca``: children of mmengine's root registries.
 
-mmdet's and mmpretrain's registries ask the root, never each other, so what shall be found under
-its bare name (``type='PaCaViT'``) is registered in the root as well.
+The registries of mmdet and mmpretrain look in the root, never in each other. Classes with a bare
+name (``type='PaCaViT'``) are therefore registered in the root as well.
 """
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -9,6 +9,7 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS
+from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_SCHEDULERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -19,6 +20,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     parent=MMENGINE_CONSTRUCTORS,
     scope='mmpaca',
     locations=['mmpaca.engine'],
+)
+PARAM_SCHEDULERS = Registry(
+    'parameter scheduler', parent=MMENGINE_SCHEDULERS, scope='mmpaca', locations=['mmpaca.engine']
 )
 METRICS = Registry(
     'metric', parent=MMENGINE_METRICS, scope='mmpaca', locations=['mmpaca.evaluation']

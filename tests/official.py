@@ -37,7 +37,12 @@ VARIANTS = dict(
 
 def official_weights(variant: str) -> dict[str, torch.Tensor]:
     """State dict of a variant's classifier; the same numbers as behind ``golden.json``."""
-    return {name: _tensor(name, tuple(shape)) for name, shape in SHAPES[variant].items()}
+    return official_tensors(SHAPES[variant])
+
+
+def official_tensors(shapes: dict[str, list]) -> dict[str, torch.Tensor]:
+    """Weights that follow from the authors' names, for ``{name: shape}``."""
+    return {name: _tensor(name, tuple(shape)) for name, shape in shapes.items()}
 
 
 @functools.cache  # shared: nobody writes into given weights

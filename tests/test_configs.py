@@ -72,13 +72,23 @@ def few_classes(node) -> None:
             node.num_stuff_classes = NUM_STUFF
 
 
+def listed(node) -> list:
+    """A cascade has one of each for every stage."""
+    return list(node) if isinstance(node, list | tuple) else [node]
+
+
 def shrink(model) -> None:
-    """Cut what belongs to the detector alone: hidden channels, queries, layers of transformers."""
+    """Cut what belongs to the detector alone: channels, RoIs, queries, layers of transformers."""
     few_classes(model)
     if 'roi_head' in model:
-        heads = model.roi_head.bbox_head
-        for head in heads if isinstance(heads, list) else [heads]:
+        for head in listed(model.roi_head.bbox_head):
             head.fc_out_channels = 64
+        for head in listed(model.roi_head.get('mask_head', [])):
+            head.conv_out_channels = 16
+        for stage in listed(model.train_cfg.rcnn):
+            stage.sampler.num = 16
+        model.train_cfg.rpn_proposal.max_per_img = 50
+        model.test_cfg.rcnn.max_per_img = 10
     if model.type == 'DINO':
         model.num_queries = 20
         model.dn_cfg.group_cfg.num_dn_queries = 10
@@ -95,18 +105,15 @@ def shrink(model) -> None:
             max_per_image=20, object_mask_thr=0.0, iou_thr=0.0, filter_low_score=False
         )
     if 'rpn' in model.test_cfg:
-        model.test_cfg.rpn.max_per_img = 100
+        model.test_cfg.rpn.max_per_img = 50
     if 'score_thr' in model.test_cfg:  # one-stage detectors begin with low scores
         model.test_cfg.score_thr = 0.0
 
 
 def evaluated(cfg: Config) -> set[str]:
     """What the config's evaluators ask for."""
-    evaluators = (
-        cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    )
     asked = set()
-    for evaluator in evaluators:
+    for evaluator in listed(cfg.test_evaluator):
         if evaluator.type == 'CocoPanopticMetric':
             asked.add('panoptic')
         else:
@@ -123,7 +130,8 @@ def mmdet_scope():
 
 
 @pytest.mark.usefixtures('mmdet_scope')
-@pytest.mark.parametrize('path', CONFIGS)
+# The first names are equal to others, see test_first_names_are_the_1x_recipes_of_paca_s.
+@pytest.mark.parametrize('path', [path for path in CONFIGS if path.count('/') > 1])
 def test_predicts_and_trains_a_step(path):
     torch.manual_seed(0)
     cfg = Config.fromfile(ROOT / path)
@@ -172,7 +180,9 @@ def test_recipe(path):
     assert optimizer == dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
     assert cfg.optim_wrapper.paramwise_cfg == dict(norm_decay_mult=0.0)
     warmup, steps = cfg.param_scheduler
-    assert (warmup.type, warmup.by_epoch, warmup.end) == ('LinearLR', False, 1000)
+    assert warmup == dict(
+        type='mmpaca.LinearWarmupLR', start_factor=0.001, by_epoch=False, num_iters=1000
+    )
     assert steps.milestones == [epochs * 2 // 3 + (epochs == 36) * 3, epochs * 11 // 12]
     assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size
     assert cfg.model.backbone.drop_path_rate == 0.1
@@ -232,10 +242,7 @@ def test_recipes_of_their_own_are_mmdets(name):
     for part in set(theirs.model) - {'backbone', 'neck', 'panoptic_head'}:
         assert plain(ours.model[part]) == plain(theirs.model[part])
     hooks = [hook.type for hook in theirs.get('custom_hooks', [])]
-    added = [hook.type for hook in ours.mmpaca_hooks]
-    assert 'mmpaca.ExactResumeHook' in added
-    assert [hook.type for hook in ours.custom_hooks] == hooks + added
-    assert ours.default_hooks.checkpoint.type == 'mmpaca.AtomicCheckpointHook'
+    assert [hook.type for hook in ours.get('custom_hooks', [])] == hooks
 
 
 @pytest.mark.usefixtures('mmdet_scope')

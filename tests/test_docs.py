@@ -1,9 +1,9 @@
 """What the docs say exists: files, headings, commands and their flags, configs, tests."""
 
+import json
 import re
 import shlex
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mmengine.config import Config
 
+from mmpaca.__main__ import build_parser
+from mmpaca.apis.configs import find_config
 from mmpaca.models import PaCaViT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,12 +23,6 @@ PAGES = [
     *sorted((ROOT / 'configs').rglob('*.md')),
     *sorted(p for p in (ROOT / 'docs').rglob('*.md') if '_build' not in p.parts),
 ]
-# Flags of torchrun's and slurm's wrappers are those of the tool that they start.
-STARTED = {
-    f'tools/{launcher}_{tool}.sh': f'tools/{tool}.py'
-    for launcher in ('dist', 'slurm')
-    for tool in ('train', 'test')
-}
 
 
 @cache
@@ -97,38 +93,66 @@ def commands() -> list[tuple[str, list[str]]]:
     return found
 
 
-@cache
-def source_of(tool: str) -> str:
-    """Where a tool's flags are written down."""
-    tool = STARTED.get(tool, tool)
-    source = (ROOT / tool).read_text()
-    if tool in ('tools/train.py', 'tools/test.py'):
-        found = [spec for spec in map(find_spec, ('mmdet', 'mmpretrain')) if spec]
-        theirs = [(Path(spec.origin).parent / '.mim' / tool).read_text() for spec in found]
-        source = "'--trust-checkpoint'".join(theirs)
-    if 'add_arguments(' in source:  # what the tools that measure share
-        source += (ROOT / 'mmpaca/analysis/timing.py').read_text()
-    return source
-
-
-def test_commands_name_tools_and_flags_that_exist():
+def test_make_targets_and_scripts_exist():
     targets = re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.M)
-    checked = 0
     for where, words in commands():
         if words[0] == 'make':
             unknown = [word for word in words[1:] if word not in targets and '=' not in word]
             assert not unknown, (where, unknown)
-        tool = next((word for word in words[:2] if word.startswith('tools/')), None)
-        if tool is None:
-            continue
-        assert (ROOT / tool).is_file(), (where, tool)
-        flags = [word.partition('=')[0] for word in words if word.startswith('--')]
-        unknown = [flag for flag in flags if f"'{flag}'" not in source_of(tool)]
-        assert not unknown, (where, tool, unknown)
-        configs = [word for word in words if re.fullmatch(r'configs/.+\.py', word)]
-        assert all((ROOT / config).is_file() for config in configs), (where, configs)
-        checked += 1
-    assert checked > 20
+        files = [
+            word for word in words if re.match(r'(tools|configs|demo)/.+\.(py|sh|ipynb)$', word)
+        ]
+        missing = [file for file in files if not (ROOT / file).is_file()]
+        assert not missing, (where, missing)
+
+
+# What stands in for a value in a command line of the docs, e.g. CONFIG or FILE.
+PLACEHOLDER = r'[A-Z_]+(\.\.\.)?|INPUTS\.\.\.'
+
+
+def mmpaca_commands() -> list[tuple[str, list[str]]]:
+    """Command lines of `mmpaca`, without pipes and redirections."""
+    found = []
+    for where, words in commands():
+        end = next((i for i, word in enumerate(words) if re.match(r'[|<]|2?>', word)), len(words))
+        if words[0] == 'mmpaca':
+            found.append((where, words[1:end]))
+    return found
+
+
+def test_commands_parse():
+    """Subcommands and their options exist, and every named config is found."""
+    parser = build_parser()
+    found = mmpaca_commands()
+    assert len({words[0] for _, words in found}) > 8
+    for where, words in found:
+        words = [re.sub(r'^N$', '1', word) for word in words if word != '[WORD...]']
+        try:
+            args, unknown = parser.parse_known_args(words)
+        except SystemExit:
+            pytest.fail(f'{where}: mmpaca {shlex.join(words)}')
+        assert not unknown, (where, unknown)
+        config = getattr(args, 'config', None)
+        if config and not re.fullmatch(PLACEHOLDER, config) and config != 'parts.py':
+            find_config(config)
+
+
+def test_notebook_is_clean_and_its_commands_parse():
+    notebook = json.loads((ROOT / 'demo/tutorial.ipynb').read_text())
+    assert not any(cell.get('outputs') for cell in notebook['cells'])
+    parser = build_parser()
+    sources = [''.join(cell['source']) for cell in notebook['cells'] if cell['cell_type'] == 'code']
+    lines = [
+        line
+        for source in sources
+        if source.startswith('%%bash')
+        for line in source.replace('\\\n', ' ').splitlines()
+        if line.startswith('mmpaca ')
+    ]
+    assert len(lines) == 4
+    for line in lines:
+        words = shlex.split(re.sub(r'\$\(.*?\)', 'FILE', line.split(' 2>&1')[0]))
+        parser.parse_args(words[1:])
 
 
 # A relative base is for a file inside of configs/.
@@ -152,13 +176,24 @@ def test_other_python_is_python():
         compile(text, where, 'exec')
 
 
-def test_promised_tests_exist():
-    tests = '\n'.join(path.read_text() for path in (ROOT / 'tests').rglob('test_*.py'))
+def test_readme_is_short_and_readable_anywhere():
+    """PyPI and other sites show README without the repository beside it."""
+    page = ROOT / 'README.md'
+    assert len(page.read_text().split()) <= 900
+    links = [t.attrs.get('href') or t.attrs.get('src') for t in tokens(page)]
+    assert all(link.startswith('https://') for link in links if link)
+
+
+def test_addresses_of_this_repository_exist():
+    """Absolute links to its own files and pages."""
     for page in PAGES:
-        names = re.findall(r'`(test_\w+)`', page.read_text())
-        assert names or page.name != 'promises.md'
-        for name in names:
-            assert f'def {name}(' in tests, (page, name)
+        text = page.read_text()
+        for branch in re.findall(
+            r'github(?:usercontent)?\.com/mmpaca/mmpaca/(?:blob/)?main/([^)#\s]+)', text
+        ):
+            assert (ROOT / branch).exists() or branch == 'SECURITY.md', (page, branch)
+        for name in re.findall(r'mmpaca\.readthedocs\.io/en/latest/([\w/]+)\.html', text):
+            assert (ROOT / f'docs/{name}.md').is_file(), (page, name)
 
 
 def test_citation_is_of_this_version(root):

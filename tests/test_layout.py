@@ -9,7 +9,7 @@ from commands import ROOT
 PACKAGE = ROOT / 'mmpaca'
 # From the top to the bottom; a room may import what stands with it or below.
 STOREYS = [
-    {'__main__', 'doctor'},
+    {'__main__', 'commands', 'doctor'},
     {'apis'},
     {'engine', 'evaluation', 'explain', 'analysis'},
     {'checkpoint', 'datasets'},

@@ -149,7 +149,7 @@ def test_wrong_arguments_print_the_usage(root, run, script, arguments):
 
 def test_gpus_must_be_a_number(root, run):
     printed = run(root / 'tools/dist_train.sh', 'config.py', 'four', ok=False)
-    assert "GPUS must be a number of processes, got 'four'" in printed
+    assert "argument --nproc: 'four' is invalid, give a whole number >= 1" in printed
 
 
 @pytest.mark.parametrize(

@@ -3,4 +3,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 [ $# -ge 2 ] || usage "[NNODES=1 NODE_RANK=0 MASTER_ADDR=127.0.0.1 PORT=free] $0 CONFIG GPUS [flags of tools/train.py]"
-distributed "$2" "$TOOLS/train.py" "$1" --launcher pytorch "${@:3}"
+exec "$PYTHON" -m mmpaca train "$1" --nproc "$2" "${@:3}"

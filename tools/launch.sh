@@ -17,29 +17,6 @@ usage() {
     exit 2
 }
 
-# torchrun on this machine, or as one of NNODES machines: distributed GPUS SCRIPT [ARGS]
-distributed() {
-    local gpus=$1
-    shift
-    case $gpus in
-        '' | *[!0-9]* | 0) echo "GPUS must be a number of processes, got '$gpus'" >&2 && exit 2 ;;
-    esac
-    local rendezvous
-    if [ "${NNODES:-1}" = 1 ] && [ -z "${PORT:-}" ]; then
-        rendezvous=(--standalone) # torchrun picks a free port
-    else
-        if [ "${NODE_RANK:-0}" = 0 ] && (: >"/dev/tcp/127.0.0.1/${PORT:-29500}") 2>/dev/null; then
-            echo "port ${PORT:-29500} is in use: set PORT to a free one, on all machines" >&2
-            exit 2
-        fi
-        rendezvous=(
-            --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}"
-            --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}"
-        )
-    fi
-    exec "$PYTHON" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node="$gpus" "$@"
-}
-
 # srun as mmdet's scripts call it: on_slurm PARTITION JOB_NAME SCRIPT [ARGS]
 on_slurm() {
     local partition=$1 job_name=$2

@@ -1,9 +1,8 @@
-"""Test a detector or classifier: mmdet's or mmpretrain's tools/test.py, as the config's default_scope says.
+"""The same as `mmpaca test`."""
 
-With all flags of that tool, after `import mmpaca`.
-"""
+import sys
 
-from mmpaca.apis.launch import run_tool
+from mmpaca.__main__ import main
 
 if __name__ == '__main__':
-    run_tool('test.py')
+    sys.exit(main(['test', *sys.argv[1:]]))

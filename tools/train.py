@@ -1,9 +1,8 @@
-"""Train a detector or classifier: mmdet's or mmpretrain's tools/train.py, as the config's default_scope says.
+"""The same as `mmpaca train`."""
 
-With all flags of that tool, after `import mmpaca`.
-"""
+import sys
 
-from mmpaca.apis.launch import run_tool
+from mmpaca.__main__ import main
 
 if __name__ == '__main__':
-    run_tool('train.py')
+    sys.exit(main(['train', *sys.argv[1:]]))

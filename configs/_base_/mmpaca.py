@@ -1,27 +1,32 @@
-# What every config of ours adds to mmdet's or mmpretrain's runtime. A config that inherits a whole
-# config of mmdet's, and with it that runtime, takes this beside it and sets the last lines of
-# default_runtime.py itself.
+# What all configs here add to mmdet's or mmpretrain's runtime. A config that inherits an entire
+# config of mmdet, runtime included, lists this file beside it and repeats the last line of
+# default_runtime.py.
 
-# Registers PaCaViT and, where mmcv has no compiled operators, torchvision's.
+# Registers PaCaViT and, if mmcv has no compiled operators, torchvision's.
 custom_imports = dict(imports=['mmpaca'], allow_failed_imports=False)
 
-# For classifiers.
-mmpaca_cls_hooks = [
-    # A checkpoint that does not fit is an error; strict=False to load what fits.
-    dict(type='mmpaca.StrictLoadHook', strict=True),
-    # A resumed run is the same run.
-    dict(type='mmpaca.ExactResumeHook'),
-    # Steps with NaN or infinite gradients are left out; more than so many in a row stop the run.
-    dict(type='mmpaca.CheckInvalidGradHook', max_skips=5),
-]
-# For detectors.
-mmpaca_hooks = [
-    *mmpaca_cls_hooks,
-    # Necks and backbones, evaluators and data loaders that do not agree are an error before the run.
-    dict(type='mmpaca.ConfigCheckHook'),
-    # Heads for another number of classes than the data has are one, too.
-    dict(type='mmdet.NumClassCheckHook'),
-    dict(type='mmpaca.BadDataSummaryHook'),
-    # Does nothing unless an evaluator has a ClusterAlignmentMetric.
-    dict(type='mmpaca.ClusterRecordHook'),
-]
+# For default_hooks, which mmengine merges: default_hooks=dict(strict_load=dict(strict=False))
+# changes one and default_hooks=dict(strict_load=dict(enabled=False)) switches one off (None is an
+# error for keys that mmengine does not have). custom_hooks is free for your own hooks.
+mmpaca_default_hooks = dict(
+    # Crash-safe checkpoints; --resume finds the newest valid one.
+    checkpoint=dict(type='mmpaca.AtomicCheckpointHook'),
+    # A checkpoint that does not match the model is an error. When fine-tuning with load_from,
+    # layers that depend on the number of classes are re-initialised. strict=False loads what
+    # matches.
+    strict_load=dict(type='mmpaca.StrictLoadHook', strict=True),
+    # A resumed run continues exactly where it stopped.
+    exact_resume=dict(type='mmpaca.ExactResumeHook'),
+    # Skips optimizer steps with NaN or infinite gradients; stops after more than max_skips.
+    invalid_grad=dict(type='mmpaca.CheckInvalidGradHook', max_skips=5),
+    # Checks before a run that neck, heads, dataset, evaluator and schedule match.
+    config_check=dict(type='mmpaca.ConfigCheckHook'),
+    # Summarises broken images and annotations after training.
+    bad_data=dict(type='mmpaca.BadDataSummaryHook'),
+    # Records clusters if an evaluator has a ClusterAlignmentMetric.
+    cluster_record=dict(type='mmpaca.ClusterRecordHook'),
+)
+
+# Lists for custom_hooks in 0.1. Empty since the hooks are default_hooks; removed in 0.3.
+mmpaca_hooks = []
+mmpaca_cls_hooks = []

@@ -1,4 +1,4 @@
-# The data, optimizer and warm-up of our other 1x recipes.
+# Data, optimizer and warm-up as in the other 1x configs.
 _base_ = [
     'mmdet::atss/atss_r50_fpn_1x_coco.py',
     '../_base_/datasets/ms_crop.py',
@@ -32,8 +32,7 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
-_warmup = dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000)
+_warmup = dict(type='mmpaca.LinearWarmupLR', start_factor=0.001, by_epoch=False, num_iters=1000)
 param_scheduler = [_warmup, _base_.param_scheduler[1]]
 
-default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
-custom_hooks = _base_.mmpaca_hooks
+default_hooks = _base_.mmpaca_default_hooks

@@ -1,4 +1,4 @@
-# Mask2Former's own recipe. mmdet needs panopticapi to read the segments and to evaluate.
+# Mask2Former's original schedule. mmdet needs panopticapi to read and evaluate segments.
 _base_ = [
     'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
     '../_base_/schedules/paca_norm_keys.py',
@@ -18,5 +18,4 @@ model = dict(
 )
 
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.paca_norm_keys))
-default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
-custom_hooks = _base_.mmpaca_hooks
+default_hooks = _base_.mmpaca_default_hooks

@@ -1,4 +1,4 @@
-# Mask2Former's own recipe.
+# Mask2Former's original schedule.
 _base_ = [
     'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
     '../_base_/schedules/paca_norm_keys.py',
@@ -26,5 +26,4 @@ train_dataloader = dict(
 )
 
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.paca_norm_keys))
-default_hooks = dict(checkpoint=dict(type='mmpaca.AtomicCheckpointHook'))
-custom_hooks = _base_.mmpaca_hooks
+default_hooks = _base_.mmpaca_default_hooks

@@ -1,6 +1,6 @@
-"""What a model costs: multiply-accumulates, memory, time. Used by tools/analysis."""
+"""Cost of a model: multiply-accumulates, memory and time."""
 
 from .cost import Cost, count_cost
-from .zoo import PEERS, build_backbone, describe
+from .zoo import PEERS, build_backbone, parse_backbone
 
-__all__ = ['PEERS', 'Cost', 'build_backbone', 'count_cost', 'describe']
+__all__ = ['PEERS', 'Cost', 'build_backbone', 'count_cost', 'parse_backbone']

@@ -1,4 +1,4 @@
-"""Charts of what :mod:`mmpaca.analysis.timing` measured."""
+"""Charts of the measurements of :mod:`mmpaca.analysis.timing`."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -26,12 +26,15 @@ def _grouped(rows: list[dict], *keys: str) -> dict[tuple, list[dict]]:
 
 
 def plot_accuracy(rows: list[dict], folder: Path) -> list[Path]:
-    """Published box AP of Mask R-CNN 1x against the measured time, a file per task.
+    """Plot published box AP of Mask R-CNN 1x against measured time, a file per task.
 
     Args:
-        rows: of :func:`mmpaca.analysis.timing.measure`; models without a published AP are left
-            out.
-        folder: where the files go.
+        rows: from :func:`mmpaca.analysis.timing.measure`; models without a published AP are
+            skipped.
+        folder: folder to write.
+
+    Returns:
+        Paths of the files.
     """
     paths = []
     for (mode, shape, dtype), group in _grouped(rows, 'mode', 'shape', 'dtype').items():
@@ -52,11 +55,14 @@ def plot_accuracy(rows: list[dict], folder: Path) -> list[Path]:
 
 
 def plot_scaling(rows: list[dict], folder: Path) -> list[Path]:
-    """Time and memory against the number of pixels, one file per mode and type.
+    """Plot time and memory against the number of pixels, a file per mode and precision.
 
     Args:
-        rows: of :func:`mmpaca.analysis.timing.measure`.
-        folder: where the files go.
+        rows: from :func:`mmpaca.analysis.timing.measure`.
+        folder: folder to write.
+
+    Returns:
+        Paths of the files.
     """
     paths = []
     for (mode, dtype), group in _grouped(rows, 'mode', 'dtype').items():

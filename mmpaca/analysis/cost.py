@@ -1,4 +1,4 @@
-"""Counting multiply-accumulates and the bytes that a forward pass keeps for the backward pass."""
+"""Count multiply-accumulates and the bytes that a forward pass saves for the backward pass."""
 
 import math
 from collections.abc import Callable, Collection
@@ -17,15 +17,15 @@ _Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one forward pass costs.
+    """Cost of one forward pass.
 
     Attributes:
-        macs: multiply-accumulates of matrix products, convolutions and attention: what papers
+        macs: multiply-accumulates of matrix products, convolutions and attention, which papers
             call FLOPs.
         params: number of parameters.
-        saved_bytes: what stays allocated until the backward pass, each storage once, without
-            the parameters and the input.
-        macs_by_module: the same multiply-accumulates by the name of the module, '' the whole.
+        saved_bytes: memory allocated until the backward pass, each storage once, without the
+            parameters and the input.
+        macs_by_module: multiply-accumulates by module name; '' is the entire model.
     """
 
     macs: int
@@ -35,9 +35,9 @@ class Cost:
 
 
 class _Allocations(TorchDispatchMode):
-    """Remembers every storage that an operator returns.
+    """Record every storage that an operator returns.
 
-    Hooks on saved tensors would not do: they never see what activation checkpointing keeps.
+    Saved-tensor hooks do not see what activation checkpointing keeps.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class _Allocations(TorchDispatchMode):
         return out
 
     def live_bytes(self, without: set[int]) -> int:
-        """Bytes of the storages that still exist, but for these."""
+        """Return the bytes of the storages that still exist, except those in ``without``."""
         return sum(
             size
             for key, (reference, size) in self._storages.items()
@@ -80,20 +80,20 @@ def _convolution_per_output(
 def count_cost(
     model: nn.Module, run: Callable[[], object], published_convention: bool = False
 ) -> Cost:
-    """Run a forward pass for real and count.
+    """Run a forward pass and count its cost.
 
-    With gradients, because inference on a CPU computes some rows twice (see
+    Gradients are enabled, because inference on a CPU computes some rows twice (see
     ``ConvMLP.forward_in_bands`` in mmpaca.models.layers).
 
     Args:
-        model: whose parameters and modules are counted.
-        run: calls the model and returns what it returns.
+        model: model whose parameters and modules are counted.
+        run: function that calls the model and returns its outputs.
         published_convention: count a transposed convolution as if every output had all taps of
-            the kernel. The counters behind published figures of detectors did, four times too
-            much for the one in the mask head.
+            the kernel. The counters behind published figures of detectors did, which is four
+            times too much for the one in the mask head.
 
     Returns:
-        The cost of that one call.
+        The cost of the call.
 
     Example:
         >>> import torch
@@ -106,7 +106,7 @@ def count_cost(
         >>> cost.saved_bytes  # the output, in float32
         3200
     """
-    # torch knows the formula of attention for CUDA's kernels only.
+    # torch has attention formulas for its CUDA kernels only.
     formulas: dict[Any, Callable[..., int]] = {
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention
     }

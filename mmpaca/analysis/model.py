@@ -1,4 +1,4 @@
-"""Running the whole model of a config for counting: no dataset, no weights."""
+"""Count the cost of the entire model of a config, without dataset and weights."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +18,20 @@ _BOX = (0.0, 0.0, 64.0, 64.0)
 
 
 def input_channels(model: nn.Module) -> int:
-    """Channels of the images that a model takes: those of its first convolution."""
+    """Return the number of input channels of a model: that of its first convolution."""
     return next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
 
 
 def model_cost(config: Config, shape: tuple[int, int], published_convention: bool = False) -> Cost:
-    """Cost of one image through the model of a config.
+    """Count the cost of one image through the model of a config.
 
-    Two-stage detectors get as many proposals as their RPN may pass on, the convention of
-    published figures; a random RPN would pass on a random number.
+    Two-stage detectors get the maximum number of proposals of their RPN, as in published figures;
+    an RPN with random weights would return a random number.
 
     Args:
-        config: of mmdet or mmpretrain, with ``model`` and ``default_scope``.
-        shape: height and width of the input.
-        published_convention: of :func:`~mmpaca.analysis.count_cost`.
+        config: config of mmdet or mmpretrain, with ``model`` and ``default_scope``.
+        shape: height and width of the input in pixels.
+        published_convention: see :func:`~mmpaca.analysis.count_cost`.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     model = MODELS.build(config.model).eval()
@@ -44,7 +44,7 @@ def model_cost(config: Config, shape: tuple[int, int], published_convention: boo
 
 
 def _fix_proposals(rpn_head: 'RPNHead', number: int) -> None:
-    """Let an RPN compute what it computes and then return this many boxes."""
+    """Let an RPN run its layers, then return this many boxes."""
 
     def predict(features: tuple[Tensor, ...], *args: object, **kwargs: object) -> list:
         rpn_head(features)

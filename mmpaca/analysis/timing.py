@@ -1,10 +1,9 @@
-"""Timing models next to each other: one process each, taking turns.
+"""Time models side by side: one process each, taking turns.
 
-A process of its own gives every model its own allocator and its own peak of memory; taking
-turns spreads what else the machine does over all of them.
+A process of its own gives every model its own allocator and its own peak memory; taking turns
+spreads the load of other programs over all of them.
 """
 
-import argparse
 import ctypes
 import multiprocessing
 import re
@@ -24,20 +23,18 @@ from .cost import count_cost
 from .model import input_channels
 from .zoo import build_backbone
 
-DTYPES = ('float32', 'bfloat16')
-MODES = ('forward', 'train')
 _GEMM_SIZES = (1024, 2048)
 _PAUSE = 0.3  # seconds; the threads of a process that has just finished still spin for a while
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is timed.
+    """A measurement.
 
     Attributes:
-        mode: one of :data:`MODES`: inference, or forward and backward in training mode.
+        mode: ``'forward'`` for inference, ``'train'`` for forward and backward in training mode.
         shape: batch, height and width of the input.
-        dtype: one of :data:`DTYPES`; bfloat16 by autocast.
+        dtype: ``'float32'``, or ``'bfloat16'`` by autocast.
     """
 
     mode: str
@@ -45,28 +42,28 @@ class Task:
     dtype: str
 
     def autocast(self, device: str) -> AbstractContextManager:
-        """The context in which a model runs."""
+        """Return the autocast context of the precision."""
         if self.dtype == 'float32':
             return nullcontext()
         return torch.autocast(torch.device(device).type, torch.bfloat16)
 
 
 def peak_memory(device: str, run: Callable[[], object]) -> int:
-    """Peak of memory during a call above what was in use before, in bytes.
+    """Return the peak memory of a call in bytes, minus what was in use before.
 
-    The allocator's on CUDA; on CPUs the resident set of the process, as Linux counts it.
+    That of the allocator on CUDA; on CPUs the resident set size of the process (Linux only).
 
     Args:
         device: e.g. ``'cpu'`` or ``'cuda:1'``.
-        run: what is called, once.
+        run: function that is called once.
     """
     if torch.device(device).type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed before shall not hide what is needed now
-    Path('/proc/self/clear_refs').write_text('5')  # begins a new peak
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory would hide what the call needs
+    Path('/proc/self/clear_refs').write_text('5')  # resets the peak
     before = _resident('VmRSS')
     run()
     return _resident('VmHWM') - before
@@ -78,11 +75,11 @@ def _resident(field: str) -> int:
 
 
 def run_backbone(model: nn.Module, task: Task, x: Tensor) -> None:
-    """One inference, or one forward and backward pass; returns when the device has done it.
+    """Run one inference, or one forward and backward pass, until the device has finished.
 
     Args:
-        model: a backbone on the device of ``x``.
-        task: says which, and in what precision.
+        model: backbone on the device of ``x``.
+        task: mode and precision.
         x: images, (B, C, H, W).
     """
     device = x.device.type
@@ -99,7 +96,7 @@ def run_backbone(model: nn.Module, task: Task, x: Tensor) -> None:
 
 
 def gemm_flops(task: Task, device: str) -> float:
-    """Operations a second of the faster of two square matrix products."""
+    """Return the FLOP/s of the faster of two square matrix products."""
     rates = []
     for size in _GEMM_SIZES:
         a = torch.rand(size, size, device=device, dtype=getattr(torch, task.dtype))
@@ -110,38 +107,14 @@ def gemm_flops(task: Task, device: str) -> float:
     return max(rates)
 
 
-def add_arguments(parser: argparse.ArgumentParser, repeats: int, warmup: int, out: str) -> None:
-    """Give a tool that measures its common options.
-
-    Args:
-        parser: of the tool's command line.
-        repeats: default of ``--repeats``.
-        warmup: default of ``--warmup``.
-        out: default of ``--out``.
-    """
-    device, threads = 'cuda' if torch.cuda.is_available() else 'cpu', torch.get_num_threads()
-    parser.add_argument('--repeats', type=int, default=repeats, help='of which the median counts')
-    parser.add_argument('--warmup', type=int, default=warmup, help='repeats before, not counted')
-    parser.add_argument('--device', type=_usable, default=device, help='here: %(default)s')
-    parser.add_argument('--threads', type=int, default=threads, help='of the CPU, per model')
-    parser.add_argument('--out', type=Path, default=Path(out), help='file for the numbers')
-    parser.add_argument('--plot', type=Path, help='folder for charts')
-
-
-def _usable(device: str) -> str:
-    if device.startswith('cuda') and not torch.cuda.is_available():
-        raise argparse.ArgumentTypeError(f'{device}: no GPU is usable here')
-    return device
-
-
 class _Backbone:
-    """Answers the requests of :class:`Worker`, in its process."""
+    """Backbone in the process of a :class:`Worker`."""
 
     def __init__(self, backbone: dict, device: str, compiled: bool) -> None:
         self.device = device
         self.model = build_backbone(backbone).to(device)
         self.call = self.model
-        if compiled:  # of a module torch.compile makes a module
+        if compiled:  # torch.compile returns a module for a module
             self.call = cast(nn.Module, torch.compile(self.model, fullgraph=True))
 
     def _input(self, task: Task) -> Tensor:
@@ -151,7 +124,7 @@ class _Backbone:
 
     def time(self, task: Task) -> float:
         x = self._input(task)
-        run_backbone(self.call, task, x)  # the others had the caches since its last turn
+        run_backbone(self.call, task, x)  # other models used the caches since its last turn
         start = time.perf_counter()
         run_backbone(self.call, task, x)
         return time.perf_counter() - start
@@ -169,7 +142,7 @@ class _Backbone:
 
 
 class _Gemm:
-    """The machine itself: its peak in matrix products."""
+    """Peak of the machine in matrix products."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -179,7 +152,7 @@ class _Gemm:
 
 
 def _serve(connection: Connection, make: Callable, args: tuple, threads: int) -> None:
-    import mmpaca  # noqa: F401  (registers PaCaViT in this process)
+    import mmpaca  # noqa: F401  (registers PaCaViT)
 
     torch.set_num_threads(threads)
     try:
@@ -188,28 +161,32 @@ def _serve(connection: Connection, make: Callable, args: tuple, threads: int) ->
         while True:
             method, task = connection.recv()
             connection.send(getattr(servant, method)(task))
-    except EOFError:  # nobody asks any more
+    except EOFError:  # the caller closed the connection
         pass
     except Exception as error:  # the caller reports it
         connection.send(error)
 
 
 class Worker:
-    """A process with one model, or with the measurement of the machine's peak.
+    """Process that runs one backbone, or measures the machine's peak.
 
     Args:
-        name: for messages.
+        name: name in messages and rows.
         backbone: config of the backbone; None for the peak.
         device: e.g. ``'cpu'`` or ``'cuda:1'``.
         threads: CPU threads.
-        compiled: run it through ``torch.compile``, without graph breaks.
+        compiled: use ``torch.compile`` without graph breaks.
+
+    Raises:
+        RuntimeError: the backbone cannot be built.
     """
 
     def __init__(
         self, name: str, backbone: dict | None, device: str, threads: int, compiled: bool = False
     ) -> None:
         self.name = name
-        context = multiprocessing.get_context('spawn')
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload([__name__])  # what takes seconds to import, once for all
         self._connection, other = context.Pipe()
         make, args = (
             (_Gemm, (device,)) if backbone is None else (_Backbone, (backbone, device, compiled))
@@ -222,15 +199,15 @@ class Worker:
         self._receive()
 
     def ask(self, method: str, task: Task) -> Any:
-        """Have the other process do something and return its answer.
+        """Measure in the other process.
 
         Args:
-            method: ``'time'`` (seconds), ``'peak'`` (bytes) or ``'cost'`` (of
-                :class:`mmpaca.analysis.Cost` all but ``macs_by_module``).
-            task: what it is asked about.
+            method: ``'time'`` (seconds), ``'peak'`` (bytes) or ``'cost'`` (the fields of
+                :class:`mmpaca.analysis.Cost` except ``macs_by_module``).
+            task: mode, shape and precision.
 
         Raises:
-            RuntimeError: it failed there.
+            RuntimeError: the measurement failed.
         """
         self._connection.send((method, task))
         return self._receive()
@@ -244,7 +221,7 @@ class Worker:
         try:
             answer = self._connection.recv()
         except EOFError:
-            raise RuntimeError(f'{self.name}: its process died, out of memory perhaps') from None
+            raise RuntimeError(f'{self.name}: its process died, perhaps out of memory') from None
         if isinstance(answer, Exception):
             raise RuntimeError(f'{self.name}: {answer}') from answer
         return answer
@@ -257,15 +234,15 @@ def measure(
 
     Args:
         workers: a process per model.
-        peak: the one that measures the machine's peak.
-        task: what is timed.
-        repeats: how often, of which the median counts.
-        warmup: how often before, not counted.
+        peak: process that measures the machine's peak.
+        task: mode, shape and precision.
+        repeats: timed repeats (the median is reported).
+        warmup: untimed repeats before them.
 
     Returns:
-        A row per model: seconds (median, min, max), the peak of memory while it ran, the bytes
-        saved for the backward pass, multiply-accumulates and the fraction of the machine's peak
-        that they make of the median time (a backward pass counts as two forward passes).
+        A row per model: seconds (median, minimum, maximum), peak memory and bytes saved for the
+        backward pass, multiply-accumulates, and the fraction of the machine's peak that the model
+        reaches at the median time (a backward pass counts as two forward passes).
     """
     times: dict[str, list[float]] = {worker.name: [] for worker in (*workers, peak)}
     for i in range(warmup + repeats):

@@ -1,4 +1,4 @@
-"""The backbones that are compared: PaCa-ViT and its peers in mmdet and mmpretrain."""
+"""Backbones to compare: PaCa-ViT and its peers in mmdet and mmpretrain."""
 
 import ast
 from pathlib import Path
@@ -32,18 +32,18 @@ PEERS: dict[str, tuple[dict, float | None]] = {
 }
 
 
-def describe(text: str) -> tuple[str, dict]:
-    """Read a backbone from the command line.
+def parse_backbone(text: str) -> tuple[str, dict]:
+    """Parse a backbone of the command line.
 
     Args:
-        text: a name of :data:`PEERS`, a config file (its ``model.backbone``), or
+        text: a key of :data:`PEERS`, path of a config file (its ``model.backbone`` is taken), or
             ``NAME={'type': ...}``.
 
     Returns:
-        A name and the backbone's config.
+        Name and config of the backbone.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: ``text`` is none of these.
     """
     if text in PEERS:
         return text, PEERS[text][0]
@@ -70,7 +70,7 @@ def build_backbone(backbone: dict[str, Any]) -> nn.Module:
     """Build a backbone, with random weights.
 
     Args:
-        backbone: its config; types carry their scope, as in ``mmdet.ResNet``.
+        backbone: config whose types carry their scope, as in ``mmdet.ResNet``.
 
     Raises:
         KeyError: the type is not registered.

@@ -1,36 +1,65 @@
-"""Running a detector or classifier on image files through mmdet's or mmpretrain's own code."""
+"""Inference on images with detectors of mmdet and classifiers of mmpretrain.
+
+After ``import mmpaca``, mmdet's and mmpretrain's own inference API serves PaCa models as any other:
+
+    import mmpaca
+    from mmdet.apis import DetInferencer, inference_detector, init_detector
+
+    model = init_detector(config, checkpoint, device='cuda:0')
+    result = inference_detector(model, 'image.jpg')
+
+:class:`Predictor` adds one interface for detectors and classifiers, an error for weights that match
+the model only in part, and pictures that are readable at any image size.
+"""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import BaseDataElement
 
 from mmpaca.checkpoint.fitting import check_fit
+from mmpaca.compat import require
+from mmpaca.datasets.images import read_image
+from mmpaca.explain.drawing import draw_classes, draw_detections
+from mmpaca.explain.scene import read_detections
+
+TOP_K = 5  # classes that are listed for a classifier
 
 
 class Predictor:
-    """A model with its test pipeline.
+    """A detector or classifier with its test pipeline.
 
     Args:
-        config: of mmdet or mmpretrain.
-        checkpoint: weights; None leaves them random.
-        device: e.g. ``'cuda:0'``.
+        config: config of mmdet or mmpretrain.
+        checkpoint: weights; None keeps the model randomly initialised.
+        device: e.g. ``'cuda:0'``; None for the GPU if there is one.
 
     Raises:
+        ImportError: the config is mmpretrain's, which is not installed.
         ValueError: the config is neither mmdet's nor mmpretrain's.
-        RuntimeError: the checkpoint fits in part only.
+        RuntimeError: the checkpoint matches the model only in part.
 
     Attributes:
         model: the detector or classifier.
-        classes: names of its classes, or None.
+        task: ``'detection'`` or ``'classification'``.
+        classes: class names, or None.
+
+    Example:
+        >>> predictor = Predictor('configs/mask_rcnn_paca.py', 'epoch_12.pth')  # doctest: +SKIP
+        >>> image, sample = predictor('image.jpg')  # doctest: +SKIP
+        >>> picture = predictor.draw(image, sample, score_thr=0.3)  # doctest: +SKIP
     """
 
     def __init__(
-        self, config: str | Path | Config, checkpoint: str | Path | None, device: str
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path | None,
+        device: str | None = None,
     ) -> None:
         checkpoint = None if checkpoint is None else str(checkpoint)
         config = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
@@ -40,54 +69,109 @@ class Predictor:
                 f'default_scope={scope!r} in {config.filename}: only configs of mmdet (detectors) '
                 'and mmpretrain (classifiers) are supported'
             )
-        config.model.backbone.init_cfg = None  # the checkpoint has everything
-        open_model = _open_detector if scope == 'mmdet' else _open_classifier
-        self.model, self._predict, self._visualizer = open_model(config, checkpoint, device)
+        if 'backbone' in config.model:
+            config.model.backbone.init_cfg = None  # the checkpoint contains all weights
+        self.task = 'detection' if scope == 'mmdet' else 'classification'
+        open_inferencer = _open_detector if scope == 'mmdet' else _open_classifier
+        self._inferencer = open_inferencer(config, checkpoint, device)
+        self.model = self._inferencer.model
         if checkpoint is not None:
-            # Read again: mmdet's and mmpretrain's functions say not what fitted.
-            weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+            # Read once more: the inferencers do not report what matched.
+            weights = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
             check_fit(self.model, weights)
         meta = getattr(self.model, 'dataset_meta', None) or getattr(self.model, '_dataset_meta', {})
-        self.classes = meta.get('classes')
+        self.classes: Sequence[str] | None = meta.get('classes')
+        palette = meta.get('palette')
+        self._palette = palette if isinstance(palette, Sequence) and len(palette[0]) == 3 else None
 
     def __call__(self, path: str | Path) -> tuple[np.ndarray, BaseDataElement]:
-        """The image, (height, width, 3) uint8 RGB, and what the model says about it."""
-        return mmcv.imread(path, channel_order='rgb'), self._predict(str(path))
+        """Predict one image file.
+
+        Returns:
+            The image, (height, width, 3) uint8 RGB, and the data sample with its prediction.
+        """
+        image = read_image(path)
+        return image[..., ::-1], self.predict([image])[0]
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[BaseDataElement]:
+        """Predict a batch.
+
+        Args:
+            images: each (height, width, 3) uint8 BGR, of any sizes.
+
+        Returns:
+            A data sample for each image.
+        """
+        (batch,) = self._inferencer.preprocess(list(images), batch_size=len(images))
+        if self.task == 'detection':
+            _, batch = batch  # mmdet's has the images beside the data
+        return self._inferencer.forward(batch)
+
+    def to_dict(self, sample: BaseDataElement) -> dict[str, Any]:
+        """Convert a prediction to numbers and strings for JSON.
+
+        Returns:
+            A detector's ``labels``, ``scores``, ``bboxes`` (left, top, right, bottom), ``masks``
+            (COCO's compressed RLE) as mmdet's inferencer writes them, and ``classes``, the name of
+            each label. ``panoptic_seg`` is an image, (height, width, 3) uint8 RGB. A classifier's
+            ``pred_scores``, ``pred_label``, ``pred_score``, ``pred_class`` as mmpretrain's
+            inferencer returns them, and ``top5``, a list of ``label``, ``class``, ``score``.
+        """
+        if self.task == 'detection':
+            result = self._inferencer.pred2dict(sample)
+            result['classes'] = [self._name(label) for label in result.get('labels', ())]
+            return result
+        (result,) = self._inferencer.postprocess([sample], [])
+        result['pred_scores'] = result['pred_scores'].tolist()
+        result['top5'] = [
+            {'label': label, 'class': self._name(label), 'score': score}
+            for label, score in _top(sample)
+        ]
+        return result
 
     def draw(self, image: np.ndarray, sample: BaseDataElement, score_thr: float) -> np.ndarray:
-        """The prediction, drawn by mmdet's or mmpretrain's visualizer."""
-        return self._visualizer(image, sample, score_thr)
+        """Draw a prediction.
+
+        Args:
+            image: (height, width, 3) uint8 RGB.
+            sample: its prediction.
+            score_thr: lowest score of a detection that is drawn.
+
+        Returns:
+            (H, W, 3) uint8 RGB. Small images are enlarged; a classifier's classes are below it.
+        """
+        if self.task == 'classification':
+            return draw_classes(
+                image, [(self._name(label), score) for label, score in _top(sample)]
+            )
+        if 'pred_panoptic_seg' in sample:
+            visualizer = self._inferencer.visualizer
+            visualizer.add_datasample('', image, sample, draw_gt=False, pred_score_thr=score_thr)
+            return visualizer.get_image()
+        detections = read_detections(sample, image.shape[:2], self.classes, score_thr)
+        return draw_detections(image, detections, self._palette)
+
+    def _name(self, label: int) -> str:
+        return f'class {label}' if self.classes is None else str(self.classes[label])
 
 
-def _open_detector(config: Config, checkpoint: str | None, device: str) -> tuple:
-    from mmdet.apis import inference_detector, init_detector
-    from mmdet.visualization import DetLocalVisualizer
+def _open_detector(config: Config, checkpoint: str | None, device: str | None) -> Any:
+    from mmdet.apis import DetInferencer
 
-    model = init_detector(config, checkpoint, device=device)
-    visualizer = DetLocalVisualizer(line_width=config.get('visualizer', {}).get('line_width', 3))
-    visualizer.dataset_meta = model.dataset_meta
-
-    def draw(image: np.ndarray, sample: BaseDataElement, score_thr: float) -> np.ndarray:
-        visualizer.add_datasample('', image, sample, draw_gt=False, pred_score_thr=score_thr)
-        return visualizer.get_image()
-
-    return model, lambda path: inference_detector(model, path), draw
+    config.setdefault('visualizer', dict(type='DetLocalVisualizer'))
+    config.visualizer.vis_backends = None  # pictures are returned, not stored
+    return DetInferencer(config, checkpoint, device=device, show_progress=False)
 
 
-def _open_classifier(config: Config, checkpoint: str | None, device: str) -> tuple:
+def _open_classifier(config: Config, checkpoint: str | None, device: str | None) -> Any:
+    require('mmpretrain')
+    from mmengine.device import get_device
     from mmpretrain.apis import ImageClassificationInferencer
-    from mmpretrain.visualization import UniversalVisualizer
 
-    inferencer = ImageClassificationInferencer(config, checkpoint or False, device=device)
-    visualizer = UniversalVisualizer()
+    return ImageClassificationInferencer(config, checkpoint or False, device=device or get_device())
 
-    def draw(image: np.ndarray, sample: BaseDataElement, score_thr: float) -> np.ndarray:
-        return visualizer.visualize_cls(
-            image, sample, classes=inferencer.classes, draw_gt=False, resize=320
-        )
 
-    def predict(path: str) -> BaseDataElement:
-        (batch,) = inferencer.preprocess([path])
-        return inferencer.forward(batch)[0]
-
-    return inferencer.model, predict, draw
+def _top(sample: BaseDataElement) -> list[tuple[int, float]]:
+    """Label and score of a classifier's best classes, in descending order."""
+    best = sample.pred_score.topk(min(TOP_K, len(sample.pred_score)))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))

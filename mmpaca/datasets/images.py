@@ -1,4 +1,4 @@
-"""Image files: finding them, and those that are not what they should be."""
+"""Image files: search, decoding, detection of broken ones."""
 
 import glob
 import io
@@ -16,43 +16,62 @@ _ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND'}
 _TAIL = 4096  # bytes; cameras and editors add some after the end, phones whole films
 
 
-def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Files, the images of folders, and the matches of globs, in this order.
+def find_images(
+    arguments: Sequence[str | Path], suffixes: Sequence[str] = IMG_EXTENSIONS
+) -> list[Path]:
+    """Expand files, folders and globs, in this order.
+
+    Args:
+        arguments: a file is taken whatever its suffix; of a folder (not of its sub-folders) and
+            of a glob's matches, the files with one of the suffixes.
+        suffixes: lower case, with the dot.
 
     Raises:
-        FileNotFoundError: an argument is none of these, or a folder without images.
+        FileNotFoundError: an argument has no match.
     """
     found = []
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
-            matches = [p for p in sorted(path.iterdir()) if p.suffix.lower() in IMG_EXTENSIONS]
-        elif path.is_file():
-            matches = [path]
-        else:
-            matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
-        if not matches:
+        if path.is_file():
+            found.append(path)
+            continue
+        candidates = path.iterdir() if path.is_dir() else glob.iglob(str(path), recursive=True)
+        files = sorted(p for p in map(Path, candidates) if p.suffix.lower() in suffixes)
+        if not files:
             raise FileNotFoundError(
-                f'{argument!r} is no image, no folder of images and no glob of any'
+                f'{str(argument)!r}: no such file, folder of images or glob with matches'
             )
-        found += matches
+        found += files
     return found
 
 
 def check_images(paths: Sequence[Path]) -> None:
-    """Decode images before work begins on any.
+    """Decode all images once, before any work begins.
 
     Raises:
-        ValueError: names all that cannot be decoded, and why.
+        ValueError: names every image that cannot be decoded, with the reason.
     """
     broken = []
     for path in paths:
         try:
-            decode(path.read_bytes())
+            read_image(path)
         except ValueError as error:
-            broken.append(f'{path} {error}')
+            broken.append(str(error))
     if broken:
         raise ValueError('; '.join(broken))
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image file: (H, W, 3) uint8 BGR.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: names the file and the reason why it cannot be decoded.
+    """
+    try:
+        return decode(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f'{path} {error}') from None
 
 
 def decode(

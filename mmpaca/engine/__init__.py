@@ -1,7 +1,8 @@
-"""Hooks and optimizer constructors of mmengine's Runner, and exact resumption."""
+"""Hooks, optimizer constructors and schedulers for mmengine's Runner, and exact resume."""
 
 from .hooks import *  # noqa: F403
 from .hooks import __all__ as _hooks
 from .optimizers import LayerDecayOptimWrapperConstructor
+from .schedulers import LinearWarmupLR
 
-__all__ = [*_hooks, 'LayerDecayOptimWrapperConstructor']
+__all__ = [*_hooks, 'LayerDecayOptimWrapperConstructor', 'LinearWarmupLR']

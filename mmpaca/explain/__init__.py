@@ -1,5 +1,13 @@
-"""See what a model sees: its clusters recorded, as pictures, as a page."""
+"""Explanations: record clusters, draw them, write an interactive page."""
+
+import importlib
 
 from .recorder import BlockRecord, Recording, record
 
-__all__ = ['BlockRecord', 'Recording', 'record']
+__all__ = ['BlockRecord', 'Recording', 'page', 'record']
+
+
+def __getattr__(name: str) -> object:
+    if name == 'page':  # opens models, which is the task of mmpaca.apis
+        return importlib.import_module('mmpaca.apis.clusters').page
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,4 +1,4 @@
-"""One image with its detections and its clusters: what pictures and page are made from."""
+"""One image with its detections and clusters: the input of pictures and page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,19 +14,23 @@ from .recorder import BlockRecord, Recording
 
 @dataclass
 class Detection:
-    """Something that the model found.
+    """One prediction.
 
     Attributes:
-        name: of its class.
-        score: in 0..1.
+        name: class name.
+        score: confidence in 0..1.
         box: left, top, right, bottom in pixels of the image.
-        mask: (height, width) bool, its region; the box where the model has no masks.
+        mask: (height, width) bool region; the box where the model predicts no masks.
+        label: class index.
+        has_mask: True where the model predicted the mask.
     """
 
     name: str
     score: float
     box: tuple[float, float, float, float]
     mask: np.ndarray
+    label: int = 0
+    has_mask: bool = True
 
 
 @dataclass
@@ -35,11 +39,11 @@ class Scene:
 
     Attributes:
         image: (height, width, 3) uint8 RGB, as loaded.
-        geometry: how the network's maps lie on it.
+        geometry: position of the network's maps on the image.
         blocks: records of this image alone (B = 1), one or more per stage.
-        left_out: stages without clusters.
-        detections: by falling score. A classifier's is the whole image, for its prediction is
-            the mean of all patches.
+        left_out: skipped stages: those without clusters.
+        detections: sorted by descending score. A classifier's only detection is the entire image,
+            because it averages all patches.
     """
 
     image: np.ndarray
@@ -59,24 +63,24 @@ class Scene:
         score_thr: float = 0.3,
         all_blocks: bool = False,
     ) -> 'Scene':
-        """Gather what belongs to one image.
+        """Collect the records and predictions of one image of a batch.
 
         Args:
             image: (height, width, 3) uint8 RGB.
-            sample: what the model predicted for it, mmdet's or mmpretrain's.
-            recording: of the batch that it was in.
-            index: its position in that batch.
-            classes: names of the classes; None numbers them.
-            score_thr: detections below are left out.
-            all_blocks: every block of a stage instead of the last.
+            sample: the model's prediction, a data sample of mmdet or mmpretrain.
+            recording: recorded batch that contains the image.
+            index: position of the image in the batch.
+            classes: class names; None numbers them.
+            score_thr: lowest score of a detection.
+            all_blocks: take every block of a stage instead of the last one.
 
         Raises:
-            ValueError: the image is not the one that went into the network.
+            ValueError: the image does not have the size that the data sample states.
         """
         geometry = Geometry.from_meta(sample.metainfo)
         if image.shape[:2] != geometry.image_shape:
             raise ValueError(
-                f'the image has {image.shape[:2]} pixels, the data sample {geometry.image_shape}'
+                f'image size {image.shape[:2]} does not match the data sample: {geometry.image_shape}'
             )
         blocks = recording.blocks.values() if all_blocks else recording.last_blocks()
         only = slice(index, index + 1)
@@ -92,11 +96,11 @@ class Scene:
                 for block in blocks
             ],
             left_out=recording.left_out,
-            detections=_detections(sample, geometry.image_shape, classes, score_thr),
+            detections=read_detections(sample, geometry.image_shape, classes, score_thr),
         )
 
     def only_stages(self, stages: Sequence[int] | None) -> 'Scene':
-        """The same with some stages only, counted from 1; None for all.
+        """Return a copy with some of the stages, counted from 1; None for all.
 
         Raises:
             ValueError: a stage has no clusters or does not exist.
@@ -108,7 +112,7 @@ class Scene:
         return replace(self, blocks=[b for b in self.blocks if b.stage + 1 in (stages or known)])
 
     def relevance(self, block: BlockRecord, detection: Detection) -> np.ndarray:
-        """What the patches of a detection looked at, over all heads: (H, W), sums to one.
+        """Relevance of every patch to a detection's patches, mean of all heads: (H, W), sum 1.
 
         Raises:
             ValueError: the attention of this block was not recorded.
@@ -117,9 +121,9 @@ class Scene:
         return block.relevance(queries[None, None])[0, 0].numpy()
 
     def coverage(self, block: BlockRecord, detection: Detection) -> np.ndarray:
-        """The share of each patch that a detection covers, (H, W).
+        """Share of each patch that a detection covers, (H, W) in 0..1.
 
-        Where no pixel of the resized image shows it, the patch at the middle of its box counts.
+        A detection too small for any pixel of the resized image gets the patch at its box's centre.
         """
         rows, columns = block.assignment.shape[-2:]
         covered = self.geometry.to_map(detection.mask, block.stride, (rows, columns))
@@ -133,15 +137,25 @@ class Scene:
         return covered
 
 
-def _detections(
+def read_detections(
     sample: BaseDataElement, shape: tuple[int, int], classes: Sequence[str] | None, score_thr: float
 ) -> list[Detection]:
-    """Read a data sample of mmdet or mmpretrain."""
+    """Read the predictions in a data sample of mmdet or mmpretrain.
+
+    Args:
+        sample: prediction for one image.
+        shape: (height, width) of the image.
+        classes: class names; None numbers them.
+        score_thr: lowest score of a detection.
+
+    Returns:
+        Detections by descending score; a classifier's is one with the entire image as its region.
+    """
     if 'pred_label' in sample:
         label = int(sample.pred_label)
         whole = (0.0, 0.0, float(shape[1]), float(shape[0]))
         score = float(sample.pred_score[label]) if 'pred_score' in sample else 1.0
-        return [Detection(_name(classes, label), score, whole, np.ones(shape, bool))]
+        return [Detection(_name(classes, label), score, whole, np.ones(shape, bool), label, False)]
     found = sample.pred_instances.cpu()
     found = found[found.scores > score_thr]
     found = found[found.scores.argsort(descending=True)]
@@ -151,8 +165,17 @@ def _detections(
         box = (left, top, right, bottom)
         mask = found.masks[i] if 'masks' in found else _box_mask(box, shape)
         mask = mask.numpy() if isinstance(mask, Tensor) else np.asarray(mask)
-        name = _name(classes, int(found.labels[i]))
-        detections.append(Detection(name, float(found.scores[i]), box, mask.astype(bool)))
+        label = int(found.labels[i])
+        detections.append(
+            Detection(
+                _name(classes, label),
+                float(found.scores[i]),
+                box,
+                mask.astype(bool),
+                label,
+                'masks' in found,
+            )
+        )
     return detections
 
 

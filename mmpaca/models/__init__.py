@@ -1,7 +1,8 @@
-"""PaCa-ViT itself. Needs torch and mmengine's and mmcv's basic layers, no detection code."""
+"""The PaCa-ViT backbone. It depends on torch, mmengine and mmcv's basic layers only."""
 
 from .archs import ARCHS, list_models
 from .attention import PatchToClusterAttention
+from .paca_seg_head import PaCaSegHead
 from .paca_vit import PaCaBlock, PaCaStage, PaCaViT
 from .teacher import ClusteringTeacher
 
@@ -9,6 +10,7 @@ __all__ = [
     'ARCHS',
     'ClusteringTeacher',
     'PaCaBlock',
+    'PaCaSegHead',
     'PaCaStage',
     'PaCaViT',
     'PatchToClusterAttention',

@@ -1,4 +1,4 @@
-"""The sizes that a PaCa-ViT comes in: one row of a table per published model."""
+"""Model variants: one row of a table per published model."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ _ARCH_KEYS = tuple(_TINY)
 
 
 def list_models(pattern: str = '*') -> list[str]:
-    """Names for ``PaCaViT(arch=...)``, sorted.
+    """List the names for ``PaCaViT(arch=...)``, sorted.
 
     Args:
-        pattern: glob that the names have to match.
+        pattern: glob pattern that the names must match.
 
     Example:
         >>> import mmpaca
@@ -38,10 +38,13 @@ def list_models(pattern: str = '*') -> list[str]:
 
 
 def check_arch(arch: str | dict) -> dict:
-    """The arch as a dict with one value per stage everywhere.
+    """Resolve and validate an ``arch``.
 
     Args:
-        arch: a name of :data:`ARCHS`, or a dict like those in it.
+        arch: a name of :data:`ARCHS`, or a dict with the same keys.
+
+    Returns:
+        A dict with one value per stage under each key.
 
     Raises:
         ValueError: the name is unknown, a key is missing or unknown, or the lengths differ.

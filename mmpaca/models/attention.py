@@ -1,4 +1,4 @@
-"""Assignment to clusters to attention: the attention of PaCa-ViT (paper, section 3.1)."""
+"""Patch-to-cluster attention (paper, section 3.1)."""
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +12,19 @@ from .layers import NORM_EPS, parameter, recompute
 class PatchToClusterAttention(nn.Module):
     """Multi-head attention with patches as queries and clusters as keys and values.
 
-    It costs O(N * M * C), linear in the number of patches N. With ``num_clusters=0`` the
-    patches attend to each other and the cost is quadratic.
+    The cost is O(N * M * C), linear in the number of patches N. With ``num_clusters=0`` it is plain
+    self-attention, whose cost is quadratic.
 
     Args:
         embed_dims: channels C.
-        num_heads: heads h; C must be divisible by it.
-        num_clusters: M, or 0 for plain self-attention.
-        clustering: ``'conv' | 'mlp' | 'linear'`` where this block computes the assignment;
-            None where it is given one (by an earlier block or by the teacher).
-        cluster_pos_embed: learn an (M, C) term that is added to the clusters.
-        sub_norm: LayerNorm before the output projection.
-        attn_drop_rate: dropout of the attention weights.
-        drop_rate: dropout of the output.
+        num_heads: number of heads h; must divide C.
+        num_clusters: number of clusters M; 0 for plain self-attention.
+        clustering: ``'conv' | 'mlp' | 'linear'`` if this block computes the assignment; None if
+            an earlier block or the teacher provides it.
+        cluster_pos_embed: learn an (M, C) position embedding that is added to the clusters.
+        sub_norm: add a LayerNorm before the output projection.
+        attn_drop_rate: dropout rate of the attention weights.
+        drop_rate: dropout rate of the output.
 
     Raises:
         ValueError: C is not divisible by h, or ``clustering`` is unknown.
@@ -71,23 +71,23 @@ class PatchToClusterAttention(nn.Module):
         self.proj_drop = nn.Dropout(drop_rate)
 
     def reset_parameters(self) -> None:
-        """Initialise what this module itself owns: the position term of the clusters."""
+        """Initialise the position embedding of the clusters."""
         if self.num_clusters and self.cluster_pos_embed is not None:
             trunc_normal_(self.cluster_pos_embed, std=0.02)
 
     def forward(self, x: Tensor, assignment: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Attend.
+        """Compute the attention.
 
         Args:
             x: normalised patches, (B, H, W, C).
-            assignment: Z of an earlier block or of the teacher, (B, M, N) with N = H * W. Not
-                looked at where this block computes its own.
+            assignment: Z of an earlier block or of the teacher, (B, M, N) with N = H * W. Ignored
+                if this block computes its own.
 
         Returns:
-            The attended patches, (B, H, W, C), and the assignment used (None where M = 0).
+            Output patches, (B, H, W, C), and the assignment that was used (None if M = 0).
 
         Raises:
-            ValueError: an assignment is needed and there is none.
+            ValueError: an assignment is required and was not given.
         """
         if self.clustering is not None:
             assignment = assign(recompute(self.clustering, x))
@@ -95,20 +95,22 @@ class PatchToClusterAttention(nn.Module):
         if not self.num_clusters:
             clusters = patches
         elif assignment is None:
-            raise ValueError('this attention computes no assignment of its own and was given none')
+            raise ValueError(
+                'this block computes no assignment and none was given: pass assignment'
+            )
         else:
             clusters = self.pool_clusters(patches, assignment)
         return self.attend(patches, clusters).view(x.shape), assignment
 
     def pool_clusters(self, patches: Tensor, assignment: Tensor) -> Tensor:
-        """Normalised clusters, (B, M, C), of patches (B, N, C) under an assignment (B, M, N)."""
+        """Pool patches (B, N, C) by an assignment (B, M, N) into normalised clusters (B, M, C)."""
         clusters = torch.matmul(assignment, patches)
         if self.cluster_pos_embed is not None:
             clusters = clusters + self.cluster_pos_embed
         return self.cluster_norm(clusters)
 
     def attend(self, patches: Tensor, clusters: Tensor) -> Tensor:
-        """Softmax attention of patches (B, N, C) to clusters (B, M, C), projected: (B, N, C)."""
+        """Attend from patches (B, N, C) to clusters (B, M, C) and project; returns (B, N, C)."""
         q, k, v = (
             # (B, L, C) -> (B, L, h, d) -> (B, h, L, d), views
             linear(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Patches to assignment: which patch belongs to which cluster (paper, section 3.2)."""
+"""Clustering modules: assignment of patches to clusters (paper, section 3.2)."""
 
 from typing import cast
 
@@ -7,29 +7,29 @@ from torch import Tensor, nn
 
 
 def assign(logits: Tensor) -> Tensor:
-    """Softmax over the patches, so that every cluster is a weighted mean of patches.
+    """Normalise logits over the patches, so that every cluster is a weighted mean of patches.
 
     Args:
         logits: (B, M, H, W), one map per cluster.
 
     Returns:
-        The assignment Z, (B, M, N) with N = H * W; every row sums to one.
+        Assignment Z, (B, M, N) with N = H * W; every row sums to one.
     """
     return logits.flatten(2).softmax(dim=-1)
 
 
 def cluster_logits(x: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
-    """The last, linear step of every clustering.
+    """Apply the last linear layer of a clustering module.
 
-    Softmax and pooling want the patches of a cluster side by side, so this is W x^T, which needs
-    no copy afterwards, and not x W^T.
+    Softmax and pooling read the patches of a cluster contiguously: W x^T needs no copy for that,
+    x W^T would.
 
     Args:
         x: features of the patches, (B, H, W, C).
-        layer: C to M, linear or a 1x1 convolution.
+        layer: linear layer or 1x1 convolution from C to M channels.
 
     Returns:
-        The logits, (B, M, H, W), contiguous.
+        Logits, (B, M, H, W), contiguous.
     """
     weight = layer.weight.flatten(1).expand(x.shape[0], -1, -1)  # (B, M, C)
     patches = x.flatten(1, 2).transpose(1, 2)  # (B, H, W, C) -> (B, C, N), a view
@@ -41,11 +41,11 @@ def cluster_logits(x: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
 
 
 class ConvClustering(nn.Sequential):
-    """Depthwise 7x7, GELU, 1x1, GELU, 1x1: the default.
+    """Depthwise 7x7 convolution, GELU, 1x1 convolution, GELU, 1x1 convolution (the default).
 
     Args:
         embed_dims: channels C of the patches.
-        num_clusters: M > 0.
+        num_clusters: number of clusters M > 0.
     """
 
     def __init__(self, embed_dims: int, num_clusters: int) -> None:
@@ -58,7 +58,7 @@ class ConvClustering(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) patches to (B, M, H, W) logits."""
+        """Map patches (B, H, W, C) to logits (B, M, H, W)."""
         *layers, last = self
         x = x.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W), a view
         for layer in layers:
@@ -68,11 +68,11 @@ class ConvClustering(nn.Sequential):
 
 
 class MLPClustering(nn.Sequential):
-    """Linear to 4C, GELU, linear to M.
+    """Linear layer to 4C channels, GELU, linear layer to M.
 
     Args:
         embed_dims: channels C of the patches.
-        num_clusters: M > 0.
+        num_clusters: number of clusters M > 0.
     """
 
     def __init__(self, embed_dims: int, num_clusters: int) -> None:
@@ -83,7 +83,7 @@ class MLPClustering(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) patches to (B, M, H, W) logits."""
+        """Map patches (B, H, W, C) to logits (B, M, H, W)."""
         expand, act, last = self
         return cluster_logits(act(expand(x)), cast(nn.Linear, last))
 
@@ -93,14 +93,14 @@ class LinearClustering(nn.Sequential):
 
     Args:
         embed_dims: channels C of the patches.
-        num_clusters: M > 0.
+        num_clusters: number of clusters M > 0.
     """
 
     def __init__(self, embed_dims: int, num_clusters: int) -> None:
         super().__init__(nn.Linear(embed_dims, num_clusters, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) patches to (B, M, H, W) logits."""
+        """Map patches (B, H, W, C) to logits (B, M, H, W)."""
         return cluster_logits(x, cast(nn.Linear, self[0]))
 
 
@@ -109,12 +109,12 @@ CLUSTERINGS = tuple(_CLASSES)
 
 
 def build_clustering(kind: str, embed_dims: int, num_clusters: int) -> nn.Sequential:
-    """The clustering module of one block.
+    """Build the clustering module of one block.
 
     Args:
         kind: one of :data:`CLUSTERINGS`.
         embed_dims: channels C of the patches.
-        num_clusters: M > 0.
+        num_clusters: number of clusters M > 0.
 
     Raises:
         ValueError: ``kind`` is unknown.

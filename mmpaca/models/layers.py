@@ -1,7 +1,7 @@
-"""What stands around the attention: stem, transition, and the MLP with its depthwise convolution.
+"""Stem, downsampling and conv-MLP layers.
 
-Maps stay (B, H, W, C) in memory. ``permute`` to (B, C, H, W) is then a view in PyTorch's
-channels-last format, which convolutions take and give without copying.
+Feature maps stay (B, H, W, C) in memory. ``permute`` to (B, C, H, W) is then a view in PyTorch's
+channels-last format, which convolutions read and write without a copy.
 """
 
 import math
@@ -16,14 +16,14 @@ from torch.nn.init import normal_, ones_, trunc_normal_, zeros_
 from torch.utils.checkpoint import checkpoint
 
 NORM_EPS = 1e-6
-# The hidden map of a band. Several times larger, it falls out of the caches of CPUs, and glibc
-# gives memory beyond 32 MiB back to the system, which clears it page by page for the next map.
+# Size of the hidden map of one band. Larger maps do not fit into CPU caches, and glibc returns
+# blocks above 32 MiB to the system, which has to clear every page again for the next map.
 BAND_BYTES = 16 * 2**20
 STEM_STRIDES = (1, 2, 4)
 
 
 def parameter(*shape: int) -> nn.Parameter:
-    """A parameter of zeros, to be initialised by its owner's ``reset_parameters``."""
+    """Create a parameter of zeros, to be initialised by ``reset_parameters`` of its module."""
     return nn.Parameter(torch.zeros(shape))
 
 
@@ -33,15 +33,15 @@ def conv_nhwc(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def recompute(function: Callable[..., Tensor], *args: Any, random: bool = False) -> Tensor:
-    """Call a function and save its arguments alone; the backward pass, if any, calls it again.
+    """Call a function, save only its arguments, and recompute it in the backward pass.
 
-    The second call ends as soon as the last tensor that is needed is there: a matrix product at
-    the end of the function is not repeated.
+    The recomputation stops as soon as all saved tensors exist: a matrix product at the end of the
+    function is not repeated.
 
     Args:
-        function: what to call.
-        args: its arguments.
-        random: whether it draws random numbers, which the second call shall draw again.
+        function: function to call.
+        args: arguments of the function.
+        random: preserve the RNG state, for functions that draw random numbers.
     """
     if not torch.is_grad_enabled():
         return function(*args)
@@ -50,11 +50,11 @@ def recompute(function: Callable[..., Tensor], *args: Any, random: bool = False)
 
 @torch.no_grad()
 def init_module(module: nn.Module) -> None:
-    """The paper's initialisation of one module; use with ``nn.Module.apply``.
+    """Initialise one module as in the paper; use with ``nn.Module.apply``.
 
     Linear: truncated normal, std 0.02. Convolution: normal, std sqrt(2 / fan_out) where
     fan_out = kernel area * output channels / groups (which ``kaiming_normal_`` does not divide
-    by groups). Norms: one and zero. Biases: zero. Modules that own bare parameters initialise
+    by groups). Norms: one and zero. Biases: zero. Modules with parameters of their own initialise
     them in ``reset_parameters``.
     """
     if isinstance(module, nn.Linear):
@@ -72,12 +72,12 @@ def init_module(module: nn.Module) -> None:
 
 
 class Stem(nn.Module):
-    """3x3 convolutions of stride 2 and a LayerNorm: image to patches.
+    """Patch embedding: 3x3 convolutions and a LayerNorm.
 
     Args:
         in_channels: channels of the image.
         embed_dims: channels C of stage 1.
-        stride: 4 (two convolutions, C/2 channels between), 2 or 1 (one convolution).
+        stride: 4 (two convolutions with C/2 channels in between), 2 or 1 (one convolution).
 
     Raises:
         ValueError: ``stride`` is not one of :data:`STEM_STRIDES`.
@@ -100,18 +100,18 @@ class Stem(nn.Module):
         self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) images to (B, ceil(H / stride), ceil(W / stride), C) patches."""
-        # Three channels are cheap to reorder; everything after stays channels-last by itself.
+        """Map images (B, in_channels, H, W) to (B, ceil(H / stride), ceil(W / stride), C)."""
+        # Reordering three channels is cheap; all later maps stay channels-last.
         x = self.convs(x.contiguous(memory_format=torch.channels_last))
         return self.norm(x.permute(0, 2, 3, 1))  # (B, C, H, W) -> (B, H, W, C), a view
 
 
 class Transition(nn.Module):
-    """3x3 convolution of stride 2 and a LayerNorm: what halves a map between two stages.
+    """Downsampling between two stages: 3x3 convolution of stride 2 and a LayerNorm.
 
     Args:
-        in_channels: channels C of the stage before.
-        out_channels: channels C' of the stage after.
+        in_channels: channels C of the previous stage.
+        out_channels: channels C' of the next stage.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -120,22 +120,22 @@ class Transition(nn.Module):
         self.norm = nn.LayerNorm(out_channels, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A map (B, H, W, C) to (B, H/2, W/2, C'), rounded up."""
+        """Map (B, H, W, C) to (B, ceil(H / 2), ceil(W / 2), C')."""
         return self.norm(conv_nhwc(self.conv, x))
 
 
 class ConvMLP(nn.Module):
     """Linear, depthwise 3x3 convolution plus its input, GELU, linear, on (B, H, W, C) maps.
 
-    The three maps of hidden channels are nearly all the memory of a block. So training saves
-    the first of them only and computes the others again in the backward pass; inference on a
-    CPU never has whole ones (``forward_in_bands``).
+    The three hidden maps take nearly all memory of a block. Training therefore saves only the first
+    and recomputes the others in the backward pass; inference on a CPU works on bands of rows
+    (:meth:`forward_in_bands`).
 
     Args:
         embed_dims: channels C.
-        hidden_dims: channels between the linear layers.
-        sub_norm: LayerNorm before the second linear layer.
-        drop_rate: dropout after GELU and after the second linear layer.
+        hidden_dims: hidden channels.
+        sub_norm: add a LayerNorm before the second linear layer.
+        drop_rate: dropout rate after GELU and after the second linear layer.
     """
 
     identity: Tensor
@@ -158,8 +158,8 @@ class ConvMLP(nn.Module):
         """Run the MLP.
 
         Args:
-            x: a map, (B, H, W, C).
-            norm: what normalises it first; here, so that its output need not be saved either.
+            x: feature map, (B, H, W, C).
+            norm: norm applied to ``x`` first; passed in so that its output is recomputed, too.
 
         Returns:
             (B, H, W, C).
@@ -171,19 +171,19 @@ class ConvMLP(nn.Module):
         return recompute(self.contract, hidden, random=self.training and self.drop.p > 0)
 
     def expand(self, x: Tensor, norm: nn.Module | None) -> Tensor:
-        """The first linear layer, (B, H, W, C) to hidden (B, H, W, 4C)."""
+        """Apply the first linear layer: (B, H, W, C) to hidden (B, H, W, 4C)."""
         return self.fc1(x if norm is None else norm(x))
 
     def contract(self, hidden: Tensor, rows: slice = slice(None)) -> Tensor:
-        """What follows the first linear layer, for some rows: (B, H, W, 4C) to (B, H', W, C)."""
+        """Apply the rest of the MLP to a slice of rows: (B, H, W, 4C) to (B, H', W, C)."""
         mixed = self.drop(self.act(self.mix(hidden)[:, rows]))
         return self.drop(self.fc2(self.norm(mixed)))
 
     def mix(self, hidden: Tensor) -> Tensor:
-        """The depthwise convolution plus its input, (B, H, W, 4C) to the same.
+        """Apply the depthwise convolution and add its input; keeps the shape (B, H, W, 4C).
 
-        They are one convolution with 1 added at the centre of its kernel. In half precision,
-        also the TF32 of CUDA, the 1 would swallow small weights: there they stay two.
+        In float32 this is one convolution whose kernel has 1 added at the centre. In half precision
+        and in TF32 the 1 would absorb small weights, so the two steps stay separate.
         """
         if hidden.device.type != 'cpu' or hidden.dtype in (torch.half, torch.bfloat16):
             return hidden + conv_nhwc(self.dwconv, hidden)
@@ -193,9 +193,9 @@ class ConvMLP(nn.Module):
         return maps.permute(0, 2, 3, 1)
 
     def forward_in_bands(self, x: Tensor, norm: nn.Module | None) -> Tensor:
-        """The same by a few images or rows at a time, so that hidden maps stay in the caches.
+        """Run the MLP on a few images or rows at a time, so that hidden maps stay in the caches.
 
-        A band computes one more row on either side, for the convolution to look at.
+        Each band includes one more row on either side for the convolution.
         """
         batch, height, width, _ = x.shape
         rows = max(1, BAND_BYTES // (width * self.fc1.out_features * x.element_size()))
@@ -208,7 +208,7 @@ class ConvMLP(nn.Module):
                 first = max(top - 1, 0)
                 hidden = self.expand(x[i : i + images, first : top + rows + 1], norm)
                 band = self.contract(hidden, slice(top - first, top - first + rows))
-                if out is None:  # under autocast its type is known only now
+                if out is None:  # under autocast the dtype is known only now
                     out = band.new_empty(x.shape)
                 out[i : i + images, top : top + rows] = band
-        return x if out is None else out  # None: there are no images
+        return x if out is None else out  # None: the batch is empty

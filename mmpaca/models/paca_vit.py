@@ -1,6 +1,6 @@
 """PaCa-ViT: block, stage and backbone (Grainger et al., CVPR 2023, arXiv:2203.11987).
 
-Maps are (B, H, W, C) between the modules. A published model is one row of the table in
+Feature maps are (B, H, W, C) between the modules. A published model is one row of the table in
 :mod:`mmpaca.models.archs` and a config of a few lines.
 """
 
@@ -31,12 +31,12 @@ class PaCaBlock(nn.Module):
     Args:
         embed_dims: channels C.
         mlp_ratio: hidden channels of the MLP over C.
-        attention: arguments of :class:`PatchToClusterAttention` but ``embed_dims``.
+        attention: arguments of :class:`PatchToClusterAttention` except ``embed_dims``.
         drop_rate: dropout inside both branches.
-        drop_path_rate: probability to drop a branch, per sample.
-        layer_scale_init_value: initial gamma per channel on both branches; None for no gamma.
+        drop_path_rate: stochastic depth rate, per sample.
+        layer_scale_init_value: initial layer scale of both branches; None disables it.
         post_norm: normalise the output of a branch instead of its input.
-        sub_norm: normalise inside both branches, before their last linear layer, too.
+        sub_norm: add a LayerNorm before the last linear layer of both branches.
     """
 
     def __init__(
@@ -69,7 +69,15 @@ class PaCaBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor, assignment: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(B, H, W, C) patches and the assignment so far, (B, M, N), to the same after it."""
+        """Run the block.
+
+        Args:
+            x: patches, (B, H, W, C).
+            assignment: Z of an earlier block or of the teacher, (B, M, N); None if there is none.
+
+        Returns:
+            Patches, (B, H, W, C), and the assignment for the next block, (B, M, N) or None.
+        """
         if self.post_norm:
             attended, assignment = self.attn(x, assignment)
             x = x + self.drop_path(self.gamma1(self.norm1(attended)))
@@ -80,13 +88,13 @@ class PaCaBlock(nn.Module):
 
 
 class PaCaStage(nn.Module):
-    """Downsampling (but for the first stage), blocks and a LayerNorm.
+    """Downsampling (except in the first stage), blocks and a LayerNorm.
 
     Args:
-        in_channels: channels of the stage before; None at the first stage.
+        in_channels: channels of the previous stage; None in the first stage.
         embed_dims: channels C of this stage.
-        blocks: arguments of each :class:`PaCaBlock` but ``embed_dims``.
-        pos_embed_size: side, in patches, of the learned position embedding; None for none.
+        blocks: arguments of each :class:`PaCaBlock` except ``embed_dims``.
+        pos_embed_size: side of the learned position embedding in patches; None disables it.
         with_cp: recompute the blocks in the backward pass to save memory.
     """
 
@@ -108,7 +116,7 @@ class PaCaStage(nn.Module):
         self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
 
     def reset_parameters(self) -> None:
-        """Initialise what this module itself owns: the position embedding."""
+        """Initialise the position embedding, the only parameter of the stage itself."""
         if self.pos_embed is not None:
             trunc_normal_(self.pos_embed, std=0.02)
 
@@ -118,9 +126,9 @@ class PaCaStage(nn.Module):
         """Run the stage.
 
         Args:
-            x: output of the stage before, (B, H', W', C').
-            teacher_map: what the teacher adds to the blocks' output, (B, H, W, C).
-            assignment: the teacher's, (B, M, N), used by every block.
+            x: output of the previous stage, (B, H', W', C').
+            teacher_map: teacher feature map, added to the output of the blocks, (B, H, W, C).
+            assignment: assignment of the teacher, used by every block, (B, M, N).
 
         Returns:
             Normalised patches, (B, H, W, C).
@@ -149,33 +157,33 @@ class PaCaViT(BaseModule):
         arch: a name of :data:`mmpaca.models.ARCHS`, or a dict of ``embed_dims``, ``num_heads``,
             ``mlp_ratios`` and ``depths`` (one value per stage) and, for the external clustering
             teacher, ``teacher_depths``.
-        clustering: how a block computes its assignment, ``'conv' | 'mlp' | 'linear'``. With a
-            teacher no block does.
-        num_clusters: clusters M per stage, or one number for all; 0 is plain self-attention.
-            None stands for (100, 100, 100, 0), with a teacher for (100, 100, 100, 100).
-        cluster_interval: per stage, or one number for all: 0 the first block's assignment is
-            used by the whole stage, 1 every block computes its own, k every k-th block does.
-        in_channels: channels of the image.
-        stem_stride: patches of stage 1 are this many pixels wide, 4, 2 or 1.
-        out_indices: stages whose maps are returned, ascending.
-        drop_rate: dropout after the linear layers.
-        attn_drop_rate: dropout of the attention weights.
-        drop_path_rate: stochastic depth, rising linearly from 0 over all blocks to this.
-        layer_scale_init_value: initial scale per channel of each residual branch; None for none.
-        cluster_pos_embed: learn a position term per cluster.
+        clustering: module that computes the assignment, ``'conv' | 'mlp' | 'linear'``. Ignored
+            with a teacher.
+        num_clusters: number of clusters M per stage, or one number for all stages; 0 is plain
+            self-attention. None means (100, 100, 100, 0), or (100, 100, 100, 100) with a teacher.
+        cluster_interval: per stage, or one number for all stages. 0: the first block computes the
+            assignment of the whole stage; 1: every block computes its own; k: every k-th block.
+        in_channels: channels of the input image.
+        stem_stride: stride of the stem (patch size of stage 1 in pixels), 4, 2 or 1.
+        out_indices: indices of the output stages, ascending.
+        drop_rate: dropout rate after the linear layers.
+        attn_drop_rate: dropout rate of the attention weights.
+        drop_path_rate: stochastic depth rate of the last block; it rises linearly from 0.
+        layer_scale_init_value: initial layer scale of each residual branch; None disables it.
+        cluster_pos_embed: learn a position embedding per cluster.
         post_norm: normalise the output of a residual branch instead of its input.
-        sub_norm: normalise before the last linear layer of each residual branch, too.
-        pos_embed_size: image side in pixels, e.g. 224, for which each stage learns a position
-            embedding that is resized to the actual map; None for none.
-        frozen_stages: freeze the stem and the stages up to this index (parameters get no
-            gradient, norms stay in eval mode); -1 freezes nothing.
-        norm_eval: keep BatchNorm (the teacher's) in eval mode while training.
-        with_cp: activation checkpointing of the blocks: less memory, more time.
-        init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint=...)`` also takes the authors'
-            files as they are.
+        sub_norm: add a LayerNorm before the last linear layer of each residual branch.
+        pos_embed_size: image size in pixels, e.g. 224, for which each stage learns a position
+            embedding; it is resized to the actual feature map. None disables it.
+        frozen_stages: freeze the stem and the stages up to this index (no gradients, norms in
+            eval mode); -1 freezes nothing.
+        norm_eval: keep BatchNorm layers (only the teacher has any) in eval mode during training.
+        with_cp: use activation checkpointing in the blocks, to trade time for memory.
+        init_cfg: initialisation config of mmengine. ``dict(type='Pretrained', checkpoint=...)``
+            accepts the authors' files without conversion.
 
     Raises:
-        ValueError: an argument does not describe a model; the message names it.
+        ValueError: an argument is invalid; the message names it.
 
     Example:
         >>> import torch
@@ -226,7 +234,7 @@ class PaCaViT(BaseModule):
         if frozen_stages not in range(-1, stages):
             raise ValueError(f'frozen_stages={frozen_stages!r} is not in -1..{stages - 1}')
         if pos_embed_size is not None and not pos_embed_size > 0:
-            raise ValueError(f'pos_embed_size={pos_embed_size!r} must be > 0, or None for none')
+            raise ValueError(f'pos_embed_size={pos_embed_size!r} must be > 0, or None')
         _check_rates(
             drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate
         )
@@ -272,11 +280,14 @@ class PaCaViT(BaseModule):
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, in_channels, H, W) images to the maps of ``out_indices``.
+        """Compute the feature maps of ``out_indices``.
+
+        Args:
+            x: images, (B, in_channels, H, W).
 
         Returns:
-            Per stage i, (B, C_i, H_i, W_i) in channels-last memory, where H_0 is H over the
-            stem's stride and H_i half of H_{i-1}, all rounded up.
+            One map per output stage i, (B, C_i, H_i, W_i) in channels-last memory format, where
+            H_0 = ceil(H / stem_stride) and H_i = ceil(H_{i-1} / 2).
         """
         x = self.stem(x)
         maps = assignments = [None] * len(self.stages)
@@ -290,7 +301,7 @@ class PaCaViT(BaseModule):
         return tuple(outs)
 
     def train(self, mode: bool = True) -> 'PaCaViT':
-        """Set the mode, keeping frozen stages (and with ``norm_eval`` BatchNorm) in eval mode."""
+        """Set the mode, keeping frozen stages (and BatchNorm if ``norm_eval``) in eval mode."""
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:
@@ -300,16 +311,16 @@ class PaCaViT(BaseModule):
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay, as mmpretrain's constructors ask.
+        """Get the depth of a parameter for layer-wise learning rate decay, as in mmpretrain.
 
         Args:
             param_name: full name of the parameter.
-            prefix: of this backbone in the model, e.g. ``'backbone.'``.
+            prefix: prefix of this backbone in the model, e.g. ``'backbone.'``.
 
         Returns:
-            Its layer (0 the stem, ``sum(depths) + 1`` what follows the backbone) and the number
-            of layers. A transition counts with the first block after it; a stage's norm and what
-            the teacher owns at a stage count with its last block.
+            The layer id (0 is the stem, ``sum(depths) + 1`` is everything after the backbone) and
+            the number of layers. A transition belongs to the first block after it; the norm of a
+            stage and the teacher's part of a stage belong to its last block.
         """
         num_layers = sum(self.depths) + 2
         if not param_name.startswith(prefix):
@@ -326,7 +337,7 @@ class PaCaViT(BaseModule):
         return first, num_layers
 
     def _freeze_stages(self) -> None:
-        """Freeze the stem, the stages and what the teacher owns at them, up to frozen_stages."""
+        """Freeze the stem, and the stages and the teacher's stages up to ``frozen_stages``."""
         if self.frozen_stages < 0:
             return
         frozen = [self.stem, *self.stages[: self.frozen_stages + 1]]
@@ -336,10 +347,10 @@ class PaCaViT(BaseModule):
             module.eval().requires_grad_(False)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        """Take the authors' names and other cluster counts too; everything else must fit.
+        """Load weights, also under the authors' names or with other cluster counts.
 
-        mmengine's loaders are never strict: without this, weights of another model would leave
-        random ones in place and only a line in the log.
+        mmengine's loaders are never strict: without this check, weights of another model would
+        leave the random initialisation in place with no more than a line in the log.
         """
         fit_state_dict(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -353,8 +364,8 @@ def _block_arguments(
     attention: dict,
     **common: Any,
 ) -> list[dict]:
-    """Arguments of each block of a stage; ``attention`` and ``common`` are the same for all."""
-    # The first block always computes an assignment; interval 0 means that no other does.
+    """Arguments of each block of a stage; ``attention`` and ``common`` are shared by all."""
+    # The first block always computes an assignment; with interval 0 it is the only one.
     step = interval or depth
     return [
         dict(
@@ -367,7 +378,7 @@ def _block_arguments(
 
 
 def _per_stage(name: str, value: int | Sequence[int], stages: int) -> tuple[int, ...]:
-    """Spell a number out per stage and refuse what is no count per stage."""
+    """Expand a number to one per stage; reject anything but counts per stage."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * stages
     if len(values) != stages or any(not isinstance(v, int) or v < 0 for v in values):
         raise ValueError(f'{name}={value!r} must be {stages} numbers >= 0, one per stage')
@@ -375,7 +386,7 @@ def _per_stage(name: str, value: int | Sequence[int], stages: int) -> tuple[int,
 
 
 def _check_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
-    """Refuse what is no ascending choice of stages: maps come out in the order of the stages."""
+    """Reject indices that are not ascending stages: outputs come in the order of the stages."""
     indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
     if not indices or list(indices) != [i for i in range(stages) if i in indices]:
         raise ValueError(
@@ -385,7 +396,7 @@ def _check_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
 
 
 def _check_rates(**rates: float) -> None:
-    """Refuse probabilities that leave nothing, or are none."""
+    """Reject rates outside [0, 1)."""
     for name, rate in rates.items():
         if not 0 <= rate < 1:
             raise ValueError(f'{name}={rate!r} must be at least 0 and less than 1')

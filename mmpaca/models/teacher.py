@@ -1,8 +1,8 @@
-"""The external clustering teacher: a small ConvNet that makes every stage's assignment.
+"""External clustering teacher: a small ConvNet that computes the assignments of all stages.
 
-Paper, section 3.3. It starts from the stem's patches, goes down the stages, and comes back up
-like a feature pyramid, so that the assignment of an early stage knows what the last one saw.
-Maps are (B, C, H, W) views in channels-last memory.
+Paper, section 3.3. It takes the output of the stem, runs bottom-up through the stages and then
+top-down like a feature pyramid, so that the assignment of an early stage uses the features of the
+last one. Feature maps are (B, C, H, W) views in channels-last memory format.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from .clustering import assign, cluster_logits
 
 
 class MixerBlock(nn.Module):
-    """residual(depthwise 7x7, GELU, BN), then 1x1 convolution, GELU, BN.
+    """Residual depthwise 7x7 convolution, GELU, BN; then 1x1 convolution, GELU, BN.
 
     Args:
-        channels: of the map.
+        channels: channels C of the feature map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -30,7 +30,7 @@ class MixerBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A map (B, C, H, W) to one of the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         x = x + self.norm1(F.gelu(self.depthwise(x)))
         return self.norm2(F.gelu(self.pointwise(x)))
 
@@ -39,10 +39,10 @@ class ConvGELUNorm(nn.Module):
     """Convolution, GELU, BN.
 
     Args:
-        in_channels: of the map.
-        out_channels: of the result.
-        kernel_size: of the convolution, odd; padded by half of it.
-        stride: of the convolution.
+        in_channels: input channels C.
+        out_channels: output channels C'.
+        kernel_size: odd kernel size; the padding is half of it.
+        stride: stride of the convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
@@ -53,16 +53,16 @@ class ConvGELUNorm(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A map (B, C, H, W) to (B, C', H / stride, W / stride), rounded up."""
+        """Map (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
         return self.norm(F.gelu(self.conv(x)))
 
 
 class BlurTransition(ConvGELUNorm):
-    """A fixed binomial blur against aliasing, then a 3x3 convolution of stride 2, GELU, BN.
+    """Fixed binomial blur against aliasing, then 3x3 convolution of stride 2, GELU, BN.
 
     Args:
-        in_channels: channels of the stage before.
-        out_channels: channels of the stage after.
+        in_channels: channels C of the previous stage.
+        out_channels: channels C' of the next stage.
     """
 
     blur_filter: Tensor
@@ -74,19 +74,19 @@ class BlurTransition(ConvGELUNorm):
         self.register_buffer('blur_filter', kernel.repeat(in_channels, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """A map (B, C, H, W) to (B, C', H/2, W/2), rounded up."""
+        """Map (B, C, H, W) to (B, C', ceil(H / 2), ceil(W / 2))."""
         return super().forward(F.conv2d(x, self.blur_filter, padding=1, groups=x.shape[1]))
 
 
 class TeacherStage(nn.Module):
-    """What the teacher owns at one stage; a part that is not needed is None.
+    """One stage of the teacher; parts that are not needed are None.
 
     Args:
-        channels: channels of this stage.
-        depth: blocks on the way down.
-        num_clusters: M, or 0 where this stage attends to patches and needs no assignment.
-        finer: channels of the stage before, None at the first.
-        coarser: channels of the stage after, where a map comes back up from it.
+        channels: channels C of this stage.
+        depth: number of bottom-up blocks.
+        num_clusters: number of clusters M; 0 if this stage needs no assignment.
+        finer: channels of the previous stage; None in the first.
+        coarser: channels C' of the next stage, if its top-down map is merged in.
     """
 
     def __init__(
@@ -100,17 +100,18 @@ class TeacherStage(nn.Module):
         self.to_clusters = nn.Conv2d(channels, num_clusters, 1) if num_clusters else None
 
     def down(self, x: Tensor) -> Tensor:
-        """The map of the stage before (or the stem's) to this stage's ``t``, (B, C, H, W)."""
+        """Bottom-up pass: output of the previous stage (or the stem) to (B, C, H, W)."""
         return self.blocks(x if self.transition is None else self.transition(x))
 
     def up(self, feature: Tensor, coarser: Tensor) -> Tensor:
-        """The pyramid's map here, (B, C, H, W): ``t`` with that of the stage after merged in.
-
-        Where no map comes back up, it is ``t`` itself.
+        """Top-down pass: merge the map of the next stage into that of this stage.
 
         Args:
-            feature: ``t`` of this stage, (B, C, H, W).
-            coarser: the pyramid's map of the stage after, (B, C', H', W').
+            feature: bottom-up map of this stage, (B, C, H, W).
+            coarser: top-down map of the next stage, (B, C', H', W').
+
+        Returns:
+            (B, C, H, W); ``feature`` itself if nothing is merged in.
         """
         if self.lateral is None or self.smooth is None:
             return feature
@@ -118,19 +119,19 @@ class TeacherStage(nn.Module):
         return self.smooth(feature + self.lateral(coarser))
 
     def assignment(self, x: Tensor) -> Tensor | None:
-        """Z, (B, M, N), of this stage's map of the pyramid; None where M = 0."""
+        """Compute the assignment Z, (B, M, N), from the top-down map; None if M = 0."""
         if self.to_clusters is None:
             return None
         return assign(cluster_logits(x.permute(0, 2, 3, 1), self.to_clusters))  # a view
 
 
 class ClusteringTeacher(nn.Module):
-    """Makes the assignment of every stage from the stem's patches.
+    """External clustering teacher: computes the assignments of all stages from the stem's output.
 
     Args:
         embed_dims: channels per stage.
-        depths: blocks per stage on the way down.
-        num_clusters: M per stage; 0 where a stage needs no assignment.
+        depths: number of bottom-up blocks per stage.
+        num_clusters: number of clusters M per stage; 0 if a stage needs no assignment.
 
     Example:
         >>> import torch
@@ -145,8 +146,8 @@ class ClusteringTeacher(nn.Module):
         self, embed_dims: Sequence[int], depths: Sequence[int], num_clusters: Sequence[int]
     ) -> None:
         super().__init__()
-        # The way up ends at the finest stage that needs an assignment: parameters below it
-        # would never get a gradient.
+        # The top-down pass ends at the finest stage that needs an assignment: parameters of finer
+        # stages would never get a gradient.
         needed = [i for i, clusters in enumerate(num_clusters) if clusters]
         top = len(embed_dims) - 1
         finest = needed[0] if needed else top
@@ -162,14 +163,14 @@ class ClusteringTeacher(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Run down and up.
+        """Run the bottom-up and the top-down pass.
 
         Args:
-            x: the stem's patches, (B, H, W, C1).
+            x: output of the stem, (B, H, W, C1).
 
         Returns:
-            Per stage, what is added to the output of its blocks, (B, H, W, C), and its
-            assignment, (B, M, N), None where M = 0.
+            Per stage, the feature map to be added to the output of its blocks, (B, H, W, C), and
+            its assignment, (B, M, N), or None if M = 0.
         """
         x = x.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W), a view
         stages = cast(list[TeacherStage], [*self.stages])

@@ -2,8 +2,8 @@
 
 mmcv and torchvision agree on the layout of offsets: channel 2 * (g * kH * kW + k) is the shift in
 y of kernel point k in deformable group g, the next one the shift in x, in pixels of the input.
-The arguments ``columns``, ``ones`` and ``im2col_step`` are workspace of mmcv's kernel, unused.
-Argument names are mmcv's, which passes them as keywords.
+``columns``, ``ones`` and ``im2col_step`` are workspace of mmcv's kernel and ignored. mmcv passes
+the arguments as keywords, hence their names.
 """
 
 import torch
@@ -33,7 +33,7 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Convolve ``input`` at shifted points.
+    """Convolve ``input`` at shifted sampling points.
 
     Args:
         input: (N, Cin, H, W).
@@ -98,7 +98,7 @@ def deform_conv_backward_parameters(
 ) -> None:
     """Add ``scale`` times the gradient to ``gradWeight`` (like weight)."""
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
-    # torchvision has one kernel for all gradients and wants a weight; this one's does not need it.
+    # torchvision computes all gradients in one kernel; this one is independent of the weight.
     grads = gradients(gradOutput, input, gradWeight, offset, None, None, geometry)
     gradWeight.add_(grads[1], alpha=scale)
 
@@ -111,7 +111,7 @@ def convolve(
     bias: Tensor | None,
     geometry: tuple[int, ...],
 ) -> Tensor:
-    """torchvision's kernel in the working precision.
+    """Run torchvision's kernel in the working precision.
 
     ``geometry`` is (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups,
     deformable groups). ``mask`` (N, deformable groups * kH * kW, Hout, Wout) modulates.
@@ -129,7 +129,7 @@ def gradients(
     bias: Tensor | None,
     geometry: tuple[int, ...],
 ) -> tuple[Tensor, ...]:
-    """Gradients by input, weight, offset, mask and bias of `convolve`."""
+    """Gradients of `convolve` with respect to input, weight, offset, mask and bias."""
     tensors = _operands(input, weight, offset, mask, bias)
     grad_output = grad_output.to(tensors[0])
     return torch.ops.torchvision._deform_conv2d_backward(
@@ -140,7 +140,7 @@ def gradients(
 def _operands(
     input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """What the kernels take: one dtype, an empty mask for none, zeros for no bias."""
+    """Operands of the kernels: one dtype, an empty tensor for no mask, zeros for no bias."""
     dtype = working_dtype(input)
     if mask is None:
         mask = input.new_empty((input.size(0), 0, 0, 0))

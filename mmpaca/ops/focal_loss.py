@@ -1,8 +1,8 @@
 """Sigmoid focal loss, RetinaNet (arXiv:1708.02002), eq. 5. Serves mmcv/ops/focal_loss.py.
 
-mmcv's kernel takes log(max(p, FLT_MIN)) of a rounded sigmoid: a confident false positive costs 87
-from a logit of about 17 on, in float32. Here log-sigmoid is taken of the logit itself: the loss is
-exact for any logit, and equal to mmcv's where mmcv's has not saturated.
+mmcv's kernel computes log(max(p, FLT_MIN)) of a rounded sigmoid, which saturates at a loss of 87
+for logits above about 17 in float32. Here log-sigmoid is computed from the logit itself: the loss
+is exact for any logit and equals mmcv's below saturation.
 """
 
 import torch
@@ -16,19 +16,19 @@ from .precision import without_autocast, working_dtype
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Loss of each logit.
+    """Compute the loss of each logit.
 
     Args:
         input: (N, C) logits.
         target: (N,) int64, class in 0 .. C-1; C means background.
-        weight: (C,) factor for samples of each class, or empty for none. Background has factor 1.
-            (mmcv reads past the end there.)
+        weight: (C,) weight per class, or empty for no weights. Background has weight 1 (mmcv reads
+            past the end of the tensor).
         output: (N, C), overwritten.
         gamma: exponent of the modulating factor.
         alpha: weight of the positive class; 1 - alpha for the others.
 
     Raises:
-        ValueError: for a target above C.
+        ValueError: a target is greater than C.
     """
     logits, positive = _prepare(input, target)
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
@@ -41,12 +41,12 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Derivative of each element of `sigmoid_focal_loss_forward` by its logit.
+    """Compute the derivative of each element of `sigmoid_focal_loss_forward` by its logit.
 
     ``grad_input`` (N, C) is overwritten; mmcv multiplies it by the incoming gradient itself.
 
     Raises:
-        ValueError: for a target above C.
+        ValueError: a target is greater than C.
     """
     logits, positive = _prepare(input, target)
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
@@ -57,7 +57,7 @@ def sigmoid_focal_loss_backward(
 
 
 def _prepare(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits in the working precision and where they are of the target class, both (N, C)."""
+    """Logits in the working precision and the mask of the target classes, both (N, C)."""
     num_classes = input.size(1)
     if target.numel() and target.max() > num_classes:
         raise ValueError(

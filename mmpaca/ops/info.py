@@ -1,15 +1,15 @@
-"""What ``collect_env`` of mmcv and mmdet prints about operators that nobody compiled."""
+"""Build information of the served operators, for ``collect_env`` of mmcv and mmdet."""
 
 import torchvision
 
 
 def get_compiler_version() -> str:
-    """Names torchvision in place of mmcv's compiler. Serves mmcv/ops/info.py."""
+    """Name torchvision in place of mmcv's compiler. Serves mmcv/ops/info.py."""
     return f'not compiled: operators served by torchvision {torchvision.__version__} (mmpaca.ops)'
 
 
 def get_compiling_cuda_version() -> str:
-    """The CUDA version of torchvision's kernels, dotted. Serves mmcv/ops/info.py."""
+    """Return the CUDA version of torchvision's kernels, dotted. Serves mmcv/ops/info.py."""
     cuda = getattr(torchvision.version, 'cuda', None)
     if not cuda:
         return 'not available: torchvision is built without CUDA'

@@ -1,7 +1,7 @@
 """Modulated deformable convolution (DCNv2, arXiv:1811.11168).
 
 Serves mmcv/ops/modulated_deform_conv.py. The layout is that of `mmpaca.ops.deform_conv`;
-``ones`` and ``columns`` are unused workspace.
+``ones`` and ``columns`` are workspace of mmcv's kernel and ignored.
 """
 
 from torch import Tensor
@@ -32,7 +32,7 @@ def modulated_deform_conv_forward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Convolve ``input`` at shifted points, each weighted by the mask.
+    """Convolve ``input`` at shifted sampling points, each weighted by the mask.
 
     Args:
         input: (N, Cin, H, W).

@@ -1,8 +1,8 @@
 """Multi-scale deformable attention (arXiv:2010.04159). Serves mmcv/ops/multi_scale_deform_attn.py.
 
-mmcv has the operator in PyTorch and calls it on the CPU; on CUDA it calls ``_ext``, which here
-leads to the same function. ``value_level_start_index`` follows from the shapes, and
-``im2col_step`` only divides the work of mmcv's kernel: both unused.
+mmcv has a PyTorch implementation, which it uses on the CPU; on CUDA it calls ``_ext``, which here is
+served by the same function. ``value_level_start_index`` (it follows from the shapes) and
+``im2col_step`` (a tuning parameter of mmcv's kernel) are ignored.
 """
 
 import torch
@@ -20,7 +20,7 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Weighted sum of bilinear samples, (N, queries, heads * channels), in the dtype of value.
+    """Compute the weighted sum of bilinear samples.
 
     Args:
         value: (N, keys, heads, channels), the levels one after the other.
@@ -28,6 +28,9 @@ def ms_deform_attn_forward(
         sampling_locations: (N, queries, heads, levels, points, 2), (x, y) in 0 .. 1 of the level;
             0 outside.
         attention_weights: (N, queries, heads, levels, points).
+
+    Returns:
+        (N, queries, heads * channels), in the dtype of ``value``.
     """
     dtype = working_dtype(value)
     operands = (t.to(dtype) for t in (value, sampling_locations, attention_weights))
@@ -63,10 +66,10 @@ def ms_deform_attn_backward(
 def _attend(
     shapes: Tensor, value: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
-    # Imported late: mmcv.ops imports the module that this package stands in for.
+    # Imported late: mmcv.ops imports the module that this package replaces.
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
-    # Python integers, or else every use of a shape waits for the GPU.
+    # Python integers: every use of a tensor as a shape would synchronise with the GPU.
     return multi_scale_deformable_attn_pytorch(
         value, shapes.tolist(), sampling_locations, attention_weights
     )

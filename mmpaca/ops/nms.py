@@ -15,13 +15,13 @@ SOFT_NMS_METHODS = {0: 'naive', 1: 'linear', 2: 'gaussian'}
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices of the boxes that survive hard NMS, best score first, ties in input order.
+    """Hard NMS: indices of the kept boxes by descending score, ties in input order.
 
-    A box goes if its IoU with a better one is strictly above the threshold. Two boxes of zero
-    area (IoU 0/0) do not suppress each other.
+    A box is suppressed if its IoU with a box of higher score is strictly above the threshold. Two
+    boxes of zero area (IoU 0/0) do not suppress each other.
 
     Args:
-        boxes: (N, 4), any floating dtype, not necessarily that of the scores.
+        boxes: (N, 4), any floating dtype; may differ from that of the scores.
         scores: (N,).
         iou_threshold: IoU in [0, 1].
         offset: 0 or 1.
@@ -34,8 +34,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     dtype = working_dtype(boxes, scores)
     boxes = boxes.to(dtype)
     if dtype == torch.float32:
-        # torchvision compares a float32 IoU with a double: an IoU of exactly 0.3 would be above
-        # the threshold 0.3. mmcv rounds the threshold as well.
+        # torchvision compares a float32 IoU with a double, so that an IoU of exactly 0.3 would
+        # exceed the threshold 0.3. mmcv rounds the threshold, too.
         iou_threshold = float(np.float32(iou_threshold))
     if offset:
         boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), dim=1)
@@ -52,20 +52,20 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS: the scores of overlapping boxes decay, and boxes below ``min_score`` go.
+    """Soft-NMS: decay the scores of overlapping boxes and drop boxes below ``min_score``.
 
-    Equal to mmcv's C++ down to the order among equal scores, which depends on how it moves the
-    last box into the place of a dropped one. One difference: under ``gaussian``, boxes of zero
-    area at the same place (IoU 0/0) leave each other alone; in C++ their scores become NaN.
+    Equals mmcv's C++ implementation, including the order of equal scores, which depends on how it
+    moves the last box into the place of a dropped one. One difference: with ``gaussian``, boxes of
+    zero area at the same place (IoU 0/0) do not affect each other; in C++ their scores become NaN.
 
     Args:
         boxes: (N, 4) on the CPU, where mmcv puts them.
         scores: (N,).
-        dets: (N, 5), overwritten: row k is the k-th returned box and its decayed score. Rows
-            after the last one are left as they are.
-        iou_threshold: IoU from which ``naive`` and ``linear`` act. ``gaussian`` ignores it.
+        dets: (N, 5), overwritten: row k is the k-th returned box and its decayed score. Later rows
+            are not changed.
+        iou_threshold: IoU above which ``naive`` and ``linear`` decay scores (not ``gaussian``).
         sigma: width of ``gaussian``: a score is multiplied by exp(-IoU^2 / sigma).
-        min_score: a decayed score below this drops the box. The best box always stays.
+        min_score: boxes whose decayed score is below this are dropped. The best box is always kept.
         method: 0 naive (hard), 1 linear (times 1 - IoU), 2 gaussian.
         offset: 0 or 1.
 
@@ -73,10 +73,10 @@ def softnms(
         (K,) int64, in order of selection.
 
     Raises:
-        ValueError: for another method.
+        ValueError: ``method`` is unknown.
     """
     if method not in SOFT_NMS_METHODS:
-        raise ValueError(f'soft-NMS method {method!r} is none of {SOFT_NMS_METHODS}')
+        raise ValueError(f'soft-NMS method={method!r} is unknown, choose one of {SOFT_NMS_METHODS}')
     if boxes.numel() == 0:
         return boxes.new_empty(0, dtype=torch.long)
     box, area, score = _as_arrays(boxes, scores, offset)
@@ -97,7 +97,7 @@ def softnms(
         stays = ~(score[rest] < min_score)
         count = current + int(stays.sum())
         if not stays.all():
-            # Every gap in front is filled with a survivor from the end, the last one first.
+            # Fill every gap in front with a survivor from the end, the last one first.
             survivors = stays.nonzero()[0] + current
             gaps = (~stays[: count - current]).nonzero()[0] + current
             fillers = survivors[survivors >= count][::-1]
@@ -112,7 +112,7 @@ def softnms(
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     """Group boxes by the box that suppresses them in hard NMS.
 
-    Unlike `nms`, an IoU equal to the threshold suppresses.
+    Unlike in `nms`, an IoU equal to the threshold suppresses.
 
     Args:
         dets: (N, 5) on the CPU: box and score.
@@ -135,7 +135,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
 
 def _as_arrays(boxes: Tensor, scores: Tensor, offset: int) -> tuple[np.ndarray, ...]:
-    """Boxes (N, 4), areas (N,) and scores (N,): copies, as numpy is faster on small arrays."""
+    """Copies of boxes (N, 4), areas (N,) and scores (N,): numpy is faster on small arrays."""
     dtype = working_dtype(boxes, scores)
     box = boxes.detach().to(dtype).numpy().copy()
     score = scores.detach().to(dtype).numpy().copy()
@@ -155,7 +155,7 @@ def _iou(
 
 
 def _decay(iou: np.ndarray, iou_threshold: float, sigma: float, method: int) -> np.ndarray:
-    """What soft-NMS multiplies scores by, (N,) for IoUs (N,)."""
+    """Factors of the scores in soft-NMS, (N,), for IoUs (N,)."""
     if method == 2:
         return np.where(np.isnan(iou), 1, np.exp(-(iou * iou) / sigma))
     return np.where(iou >= iou_threshold, 0 if method == 0 else 1 - iou, 1).astype(iou.dtype)

@@ -1,4 +1,4 @@
-"""In which precision the kernels compute, whatever precision the tensors come in."""
+"""Working precision of the kernels."""
 
 import functools
 from collections.abc import Callable
@@ -12,10 +12,10 @@ R = TypeVar('R')
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
-    """float64 if any tensor is, else float32.
+    """Return float64 if any tensor is float64, else float32.
 
     torchvision's CPU kernels lack bfloat16 and partly float16, and box coordinates beyond 1024
-    are coarser than a pixel in both, so half-precision tensors are computed on in float32.
+    are coarser than a pixel in both, so half-precision tensors are converted to float32.
     """
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
@@ -25,8 +25,8 @@ def without_autocast(
 ) -> Callable[Concatenate[Tensor, P], R]:
     """Run ``kernel`` with autocast off on the device of its first tensor.
 
-    A compiled mmcv operator is a black box to autocast. Ours is made of operators that autocast
-    would cast one by one, against the precision chosen here.
+    Autocast does not look into compiled mmcv operators. Ours consist of PyTorch operators, which
+    autocast would cast one by one, overriding the working precision.
     """
 
     @functools.wraps(kernel)

@@ -1,8 +1,7 @@
 """RoIAlign. Serves the calls of mmcv/ops/roi_align.py.
 
-torchvision's kernels give compiled mmcv's numbers to the last bit, forward and backward. On CUDA
-the backward pass adds atomically: under ``torch.use_deterministic_algorithms(True)`` PyTorch
-refuses it, where mmcv is silently not deterministic.
+torchvision's kernels equal those of compiled mmcv to the last bit, forward and backward (CPU). On
+CUDA the backward pass uses atomic additions and is not deterministic, as in mmcv.
 """
 
 import torch
@@ -28,20 +27,20 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Average bilinear samples of each bin of each RoI.
+    """Average the bilinear samples in each bin of each RoI.
 
     Args:
         input: (N, C, H, W).
         rois: (K, 5), image index in 0 .. N-1, then x1, y1, x2, y2 in image pixels.
         output: (K, C, aligned_height, aligned_width), overwritten.
-        argmax_y, argmax_x: of the pooling mode max; unused.
+        argmax_y, argmax_x: for the pooling mode max; ignored.
         spatial_scale: feature pixels per image pixel.
-        sampling_ratio: samples per bin and axis; 0 for as many as the bin has pixels.
+        sampling_ratio: samples per bin and axis; 0 means one per pixel of the bin.
         pool_mode: 1 (average).
         aligned: shift by half a pixel, so that pixel centres are at .5.
 
     Raises:
-        NotImplementedError: for pool_mode 0 (max), which torchvision lacks.
+        NotImplementedError: ``pool_mode`` is 0 (max), which torchvision does not have.
     """
     _require_average(pool_mode)
     dtype = working_dtype(input)
@@ -76,7 +75,7 @@ def roi_align_backward(
     ``grad_output`` is (K, C, aligned_height, aligned_width); RoIs get no gradient.
 
     Raises:
-        NotImplementedError: for pool_mode 0 (max).
+        NotImplementedError: ``pool_mode`` is 0 (max).
     """
     _require_average(pool_mode)
     dtype = working_dtype(grad_output)

@@ -1,7 +1,7 @@
 """RoIPool. Serves the calls of mmcv/ops/roi_pool.py.
 
-Written in PyTorch because torchvision's RoIPool is another operator: it rounds the corners of a
-RoI to feature pixels and then adds 1, while mmcv scales (x2 + 1, y2 + 1) and rounds bins outwards.
+Written in PyTorch because torchvision defines RoIPool differently: it rounds the corners of a RoI
+to feature pixels and then adds 1, while mmcv scales (x2 + 1, y2 + 1) and rounds bins outwards.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .precision import working_dtype
 
-# Elements that may be gathered at once: 64 MB in float32.
+# Maximum number of gathered elements: 64 MB in float32.
 GATHER_LIMIT = 2**24
 
 
@@ -26,19 +26,19 @@ def roi_pool_forward(
 ) -> None:
     """Take the maximum over each bin of each RoI.
 
-    A bin outside the map, or of a RoI whose width or height is not positive, gives 0 and no
-    gradient. (mmcv sends the gradient of such RoIs to pixel 0.)
+    Bins outside of the map and RoIs without a positive width and height give 0 and no gradient.
+    (mmcv sends the gradient of such RoIs to pixel 0.)
 
     Args:
         input: (N, C, H, W).
         rois: (K, 5), image index in 0 .. N-1, then x1, y1, x2, y2 in image pixels, inclusive.
         output: (K, C, pooled_height, pooled_width), overwritten.
         argmax: the same shape, int32, overwritten: y * W + x of the maximum (the first one in
-            row-major order), -1 for none.
+            row-major order), -1 if there is none.
         spatial_scale: feature pixels per image pixel.
 
     Raises:
-        IndexError: on the CPU, for an image index that is not in the batch.
+        IndexError: on the CPU, an image index is not in the batch.
     """
     channels, height, width = input.shape[1:]
     image = rois[:, 0].long()
@@ -78,7 +78,7 @@ def roi_pool_backward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Add each gradient of `roi_pool_forward` to the pixel of ``grad_input`` (N, C, H, W) it hit.
+    """Add each gradient of `roi_pool_forward` to its pixel of ``grad_input`` (N, C, H, W).
 
     ``grad_output`` and ``argmax`` are (K, C, pooled_height, pooled_width).
     """
@@ -103,14 +103,14 @@ def _bin_edges(
     number = torch.arange(bins, device=first.device)
     low = (number * step + start[:, None]).floor_().clamp_(0, limit).long()
     high = ((number + 1) * step + start[:, None]).ceil_().clamp_(0, limit).long()
-    # A malformed RoI pools nothing; neither does a bin that lies outside the map.
+    # Malformed RoIs and bins outside of the map pool nothing.
     return low, torch.where((extent > 0)[:, None], high, low).maximum(low)
 
 
 def _chunks(sizes: list[list[int]], cost: int) -> Iterator[list[int]]:
-    """Split RoIs so that gathering bins padded to the largest of their chunk stays in bounds.
+    """Split RoIs into chunks whose bins, padded to the largest, stay below ``GATHER_LIMIT``.
 
-    Sorted by bin size, so that one large RoI does not pad all others.
+    RoIs are sorted by bin size, so that one large RoI does not pad all others.
     """
     chunk: list[int] = []
     tall = wide = 0

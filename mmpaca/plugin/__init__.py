@@ -39,7 +39,7 @@ def install() -> None:
 
 
 def is_command() -> bool:
-    """Whether this process is the command ``mmpaca`` or ``python -m mmpaca``.
+    """Tell if this process is the command ``mmpaca`` or ``python -m mmpaca``.
 
     Read from the interpreter's own command line: workers that it spawns have another one.
     """

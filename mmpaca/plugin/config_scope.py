@@ -1,35 +1,23 @@
-"""The scope ``mmpaca::`` in configs: ``_base_ = 'mmpaca::mask_rcnn_paca.py'``."""
+"""Scope ``mmpaca::`` in configs: ``_base_ = 'mmpaca::mask_rcnn_paca.py'``."""
 
 import difflib
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
+from mmpaca.apis.configs import config_dir
+
+__all__ = ['config_dir', 'register_config_scope']
+
 SCOPE = 'mmpaca'
-_PACKAGE = Path(__file__).resolve().parent.parent
-
-
-def config_dir() -> Path:
-    """Where mmpaca's configs lie: inside an installed package, beside it in a checkout.
-
-    Raises:
-        FileNotFoundError: they are in neither place.
-    """
-    for folder in (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs'):
-        if (folder / 'mask_rcnn_paca.py').is_file():
-            return folder
-    raise FileNotFoundError(
-        f'the configs of mmpaca are neither in {_PACKAGE}/.mim nor beside {_PACKAGE}; reinstall it'
-    )
 
 
 def register_config_scope() -> None:
-    """Teach mmengine's configs the scope.
+    """Register the scope in mmengine's configs.
 
-    mmengine knows a closed list of packages, demands a folder after ``::`` and cannot find
-    editable installations (open-mmlab/mmengine#1410), and offers no hook to extend it. So its
-    lookup of base files is wrapped for names that begin with ``mmpaca::``, and for no others.
+    mmengine has a closed list of packages, requires a folder after ``::`` and does not find
+    editable installations (open-mmlab/mmengine#1410); there is no hook to extend it. Its lookup of
+    base files is wrapped for names that begin with ``mmpaca::`` only.
     """
     MODULE2PACKAGE.setdefault(SCOPE, SCOPE)
     lookup = Config._get_cfg_path
@@ -46,7 +34,7 @@ def register_config_scope() -> None:
             raise FileNotFoundError(
                 f'{cfg_path} does not exist in {config_dir()}; similar: {", ".join(close) or "none"}'
             )
-        # No scope: the types in these files are mmdet's and mmpretrain's, not mmpaca's.
+        # No scope: the types in these files are those of mmdet and mmpretrain.
         return str(path), None
 
     Config._get_cfg_path = staticmethod(get_cfg_path)

@@ -1,7 +1,6 @@
 import json
 import math
 import runpy
-import sys
 
 import pytest
 import torch
@@ -10,7 +9,8 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmpaca.analysis import build_backbone, count_cost, describe
+from mmpaca.__main__ import main
+from mmpaca.analysis import build_backbone, count_cost, parse_backbone
 from mmpaca.analysis.model import model_cost
 from mmpaca.analysis.timing import peak_memory
 
@@ -65,20 +65,6 @@ def test_saved_bytes(recomputed):
     assert saved == output + (1 if recomputed else 2) * hidden
 
 
-@pytest.mark.parametrize(
-    ('config', 'shape', 'params', 'gmacs'),
-    [
-        ('classification/paca-t_8xb128_in1k.py', (224, 224), 12.2, 3.2),
-        ('classification/paca-s-mlp_8xb128_in1k.py', (224, 224), 22.6, 5.9),
-        ('paca_vit/mask-rcnn_paca-t_1x_coco.py', (800, 1280), 32.0, 252),
-    ],
-)
-def test_published_figures(root, config, shape, params, gmacs):
-    cost = model_cost(Config.fromfile(root / 'configs' / config), shape, published_convention=True)
-    assert cost.params / 1e6 == pytest.approx(params, rel=0.015)
-    assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.015)
-
-
 def test_the_channels_are_those_of_the_model(root):
     config = Config.fromfile(root / 'configs/classification/paca-t_8xb128_in1k.py')
     rgb = model_cost(config, (64, 64))
@@ -89,25 +75,24 @@ def test_the_channels_are_those_of_the_model(root):
 
 
 def test_what_to_compare_is_named_in_three_ways(root):
-    assert describe('paca-t') == ('paca-t', dict(type='PaCaViT', arch='tiny'))
-    assert describe("mine={'type': 'mmdet.ResNet', 'depth': 18}") == (
+    assert parse_backbone('paca-t') == ('paca-t', dict(type='PaCaViT', arch='tiny'))
+    assert parse_backbone("mine={'type': 'mmdet.ResNet', 'depth': 18}") == (
         'mine',
         dict(type='mmdet.ResNet', depth=18),
     )
-    name, backbone = describe(str(root / 'configs/mask_rcnn_paca.py'))
+    name, backbone = parse_backbone(str(root / 'configs/mask_rcnn_paca.py'))
     assert name == 'mask_rcnn_paca' and build_backbone(backbone).depths == (3, 3, 10, 3)
     for wrong in ('paca', 'no.py', 'mine={', 'mine=3'):
         with pytest.raises(ValueError, match='paca-t, .* nor a config file'):
-            describe(wrong)
+            parse_backbone(wrong)
 
 
-def test_benchmark(tool, tmp_path):
+def test_benchmark(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
     mine = "mine={'type': 'PaCaViT', 'arch': 'tiny', 'num_clusters': 0}"
-    printed = tool(
-        'analysis/benchmark.py',
-        *('paca-t', mine, '--shapes', '2x64x96', '--dtypes', 'float32', '--repeats', '2'),
-        *('--warmup', '0', '--out', 'bench.json', '--plot', 'charts', '--device', 'cpu'),
-    )
+    what = ['paca-t', mine, '--shapes', '2x64x96', '--dtypes', 'float32', '--repeats', '2']
+    how = ['--warmup', '0', '--out', 'bench.json', '--plot', 'charts', '--device', 'cpu']
+    assert main(['benchmark', *what, *how]) == 0
     rows = json.loads((tmp_path / 'bench.json').read_text())
     assert [(row['model'], row['mode']) for row in rows] == [
         ('paca-t', 'forward'),
@@ -115,7 +100,7 @@ def test_benchmark(tool, tmp_path):
         ('paca-t', 'train'),
         ('mine', 'train'),
     ]
-    model = build_backbone(describe('paca-t')[1])
+    model = build_backbone(parse_backbone('paca-t')[1])
     cost = count_cost(model, lambda: model(torch.rand(2, 3, 64, 96)))
     for row in rows:
         assert 0 < row['seconds_min'] <= row['seconds'] <= row['seconds_max']
@@ -125,27 +110,36 @@ def test_benchmark(tool, tmp_path):
         )
         if row['model'] == 'paca-t':
             assert row['macs'] == cost.macs and row['params'] == cost.params
-    assert 'of peak' in printed
+    assert 'of peak' in capsys.readouterr().out
     names = {path.name for path in (tmp_path / 'charts').iterdir()}
     assert {'accuracy_train_2x64x96_float32.png', 'scaling_forward_float32.png'} <= names
 
 
-def test_two_models_of_one_name_are_refused(root, tool, tmp_path):
+def test_two_models_of_one_name_are_refused(root, tmp_path, capsys):
     config = root / 'configs/mask_rcnn_paca.py'
     other = tmp_path / 'mask_rcnn_paca.py'
     other.write_text(f"_base_ = '{config}'\n")
-    printed = tool('analysis/benchmark.py', config, other, ok=False)
-    assert printed.splitlines()[-1] == (
-        f"error: {config} and {other} would both be 'mask_rcnn_paca' in the table: rename one"
+    assert main(['benchmark', str(config), str(other)]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {config} and {other} would both be 'mask_rcnn_paca' in the table: rename one\n"
     )
 
 
 @pytest.mark.parametrize('option', ['--shape 224', '--depth 1', '--cfg-options a=1'])
-def test_published_figures_take_no_options(root, monkeypatch, capsys, option):
-    monkeypatch.setattr(sys, 'argv', ['get_flops.py', '--published', *option.split()])
-    with pytest.raises(SystemExit):
-        runpy.run_path(str(root / 'tools/analysis/get_flops.py'), run_name='__main__')
-    assert f'{option.split()[0]} does not go with --published' in capsys.readouterr().err
+def test_published_figures_take_no_options(capsys, option):
+    assert main(['flops', '--published', *option.split()]) == 1
+    assert f'{option.split()[0]} cannot be combined with --published' in capsys.readouterr().err
+
+
+def test_flops_of_a_config_by_name(capsys):
+    arguments = ['--cfg-options', 'model.backbone.arch=tiny', '--depth', '1']
+    assert main(['flops', 'paca-s_8xb128_in1k', *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert 'input 224x224: 3.22 GMAC, 12.20 M parameters' in printed
+    assert main(['flops', '--published', 'paca-t_8xb128_in1k']) == 0
+    assert '1 of 1 within 1.5%' in capsys.readouterr().out
+    assert main(['flops', '--published', 'paca-demo_digits']) == 1
+    assert 'no figures are published for paca-demo_digits' in capsys.readouterr().err
 
 
 def test_measurements_ask_the_device_that_they_are_for(monkeypatch):
@@ -157,9 +151,18 @@ def test_measurements_ask_the_device_that_they_are_for(monkeypatch):
     assert asked == ['cuda:1'] * 3
 
 
-def test_bad_shapes_are_named(tool):
-    printed = tool('analysis/benchmark.py', '--shapes', '64x64', ok=False)
-    assert '64x64' in printed.splitlines()[-1]
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        ('--shapes 64x64', "--shapes '64x64' is invalid"),
+        ('--shapes 0x64x64', "--shapes '0x64x64' is invalid"),
+        ('--device foo', '--device foo: give cpu'),
+        ('nothing', 'config nothing is neither a file nor'),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(capsys, arguments, says):
+    assert main(['benchmark', *arguments.split()]) == 1
+    assert capsys.readouterr().err.startswith(f'error: {says}')
 
 
 def test_cost_is_linear_in_the_pixels():

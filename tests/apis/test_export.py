@@ -1,7 +1,6 @@
 """Exported backbones compute what PaCaViT computes, at any size; the command that writes them."""
 
 import json
-import runpy
 import sys
 
 import onnx
@@ -11,6 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmpaca.__main__ import main
 from mmpaca.apis import export
 from mmpaca.models import PaCaViT
 
@@ -79,15 +79,10 @@ def detector(root, tmp_path):
 def test_command(root, detector, tmp_path, monkeypatch, capsys):
     config, checkpoint, backbone = detector
     out = tmp_path / 'out'
-    command = ('export.py', config, checkpoint, out, '--shape', '64', '96', '--device', 'cpu')
-    monkeypatch.setattr(sys, 'argv', [str(part) for part in command])
-
-    def main() -> None:
-        runpy.run_path(str(root / 'tools/deploy/export.py'), run_name='__main__')
-
-    main()
+    command = ['export', str(config), str(checkpoint), str(out), '--device', 'cpu']
+    assert main([*command, '--shape', '64', '96']) == 0
     printed = capsys.readouterr().out
-    assert 'any batch, (9, 9) pixels or more' in printed  # two patches in stage 2
+    assert 'any batch size, at least (9, 9) pixels' in printed  # two patches in stage 2
     for name in ('backbone.pt2', 'backbone.onnx'):
         assert all(f'{name} at {size}' in printed for size in ('1x3x64x96', '1x3x96x64', '2x3x33x34'))  # fmt: skip
     image = torch.randn(2, 3, 72, 100)
@@ -113,13 +108,27 @@ def test_command(root, detector, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         export, 'run_pt2', lambda content: lambda image: [m + 1e-2 for m in backbone(image)]
     )
-    with pytest.raises(SystemExit, match=r'backbone\.pt2 is not written: at 1x3x64x96 it differs'):
-        main()
+    assert main([*command, '--shape', '64', '96']) == 1
+    assert 'backbone.pt2 is not written: at 1x3x64x96 it differs' in capsys.readouterr().err
     assert (out / 'backbone.pt2').read_bytes() == b'older'
 
-    monkeypatch.setattr(sys, 'argv', [*sys.argv, '--shape', '8'])
-    with pytest.raises(SystemExit, match=r'--shape \[8\]: at least \(9, 9\) pixels'):
-        main()
+    assert main([*command, '--shape', '8']) == 1
+    assert '--shape 8 8 is too small, give at least (9, 9)' in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, 'onnxscript', None)
-    with pytest.raises(SystemExit, match=r"pip install 'mmpaca\[export\]'"):
-        main()
+    assert main(command) == 1
+    assert "pip install 'mmpaca[export]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        (['--opset', '2'], '--opset 2 is invalid, give 7 to'),
+        (['--opset', '999'], '--opset 999 is invalid, give 7 to'),
+        (['--device', 'foo'], '--device foo: give cpu, cuda or cuda:N'),
+        (['--device', 'cuda:99'], '--device cuda:99: this machine has'),
+    ],
+)
+def test_impossible_options_are_refused_before_the_work(root, capsys, arguments, says):
+    config = root / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
+    assert main(['export', str(config), 'nowhere.pth', 'out', *arguments]) == 1
+    assert capsys.readouterr().err.startswith(f'error: {says}')

@@ -171,7 +171,7 @@ def test_what_is_refused(truth, monkeypatch):
         FasterCocoMetric(use_mp_eval=True)
     run = FasterCOCOeval(truth, truth, 'bbox')
     run.params.imgIds = ['a', 'b']
-    with pytest.raises(TypeError, match="numbers as ids of images, and one is 'a'"):
+    with pytest.raises(TypeError, match="numbers as image ids, got 'a'"):
         run.evaluate()
     with pytest.raises(ValueError, match='parameters of evaluate'):
         run.accumulate(COCOeval(truth, truth, 'bbox').params)

@@ -38,3 +38,17 @@ def test_pictures_show_these_numbers(script, scene):
 
     row = script['cluster_row'](scene)
     assert row.shape[0] == 24 + 320 and row.shape[1] > 5 * 320
+
+
+def test_large_picture_shows_unlike_clusters(script, scene):
+    block = scene.blocks[0]
+    chosen = script['unlike'](block)
+    assert chosen[0] == int(block.received()[0].argmax())
+    assert len(set(chosen)) == 3
+    height, width = scene.image.shape[:2]
+    assert script['large_picture'](scene).shape == (2 * height + 4, 2 * width + 4, 3)
+
+
+def test_architecture_figure_is_what_the_script_draws(root):
+    draw = runpy.run_path(str(root / 'tools/dev/make_architecture_figure.py'))['draw']
+    assert (root / 'docs/images/architecture.svg').read_text() == draw()

@@ -75,7 +75,7 @@ def test_a_part_is_an_error_that_lists_it(reference, load, names):
     with pytest.raises(RuntimeError) as error:
         load(PaCaViT('tiny'), weights)
     message = str(error.value)
-    assert '235 of 237 tensors fit' in message
+    assert '235 of 237 tensors match' in message
     assert '1 missing: stages.0.blocks.1.attn.q.weight' in message
     assert '1 unexpected: stages.0.blocks.1.attn.q.scale' in message
     assert '1 wrong shape: stages.0.blocks.1.mlp.fc1.weight (3, 96) instead of (384, 96)' in message
@@ -83,10 +83,10 @@ def test_a_part_is_an_error_that_lists_it(reference, load, names):
 
 @pytest.mark.parametrize('load', [torch.nn.Module.load_state_dict, load_state_dict])
 def test_nothing_fitting_is_an_error(load):
-    with pytest.raises(RuntimeError, match='0 of 237 tensors fit'):
+    with pytest.raises(RuntimeError, match='0 of 237 tensors match'):
         load(PaCaViT('tiny'), {'layer1.0.conv1.weight': torch.zeros(1)})
     detector = torch.nn.ModuleDict(dict(backbone=PaCaViT('tiny')))
-    with pytest.raises(RuntimeError, match="under 'backbone.': 0 of 237 tensors fit"):
+    with pytest.raises(RuntimeError, match="under 'backbone.': 0 of 237 tensors match"):
         load(detector, {'backbone.layer1.0.conv1.weight': torch.zeros(1)})
 
 
@@ -96,7 +96,7 @@ def test_another_model_of_the_family_is_an_error():
         dict(arch='tiny', clustering='mlp'),
         dict(arch='tiny_teacher'),
     ):
-        with pytest.raises(RuntimeError, match='tensors fit'):
+        with pytest.raises(RuntimeError, match='tensors match'):
             load_state_dict(PaCaViT(**other), official_weights('tiny_conv'))
     with pytest.raises(RuntimeError, match='stages.0.blocks.1.attn.clustering.0.weight'):
         load_state_dict(PaCaViT('tiny', cluster_interval=1), official_weights('tiny_conv'))
@@ -122,7 +122,7 @@ def test_another_number_of_clusters_renews_only_the_layers_that_make_them(refere
     renewed = {f'stages.{i}.blocks.0.attn.clustering.4.weight' for i in (0, 2)}
     for name in renewed:  # what an earlier training left there must not survive
         model.get_parameter(name).data.fill_(7.0)
-    with pytest.warns(UserWarning, match='newly initialised') as caught:
+    with pytest.warns(UserWarning, match='re-initialised') as caught:
         load_state_dict(model, official_weights('tiny_conv'))
     assert differing(model, reference) == renewed
     for name in renewed:
@@ -142,7 +142,7 @@ def test_all_processes_renew_alike(reference):
     for seed in (1, 2):
         models.append(PaCaViT('tiny', num_clusters=(49, 64, 100, 0)))
         torch.manual_seed(seed)
-        with pytest.warns(UserWarning, match='newly initialised'):
+        with pytest.warns(UserWarning, match='re-initialised'):
             load_state_dict(models[-1], reference.state_dict())
         after = torch.rand(1)
         torch.manual_seed(seed)
@@ -163,9 +163,7 @@ def test_clusters_where_the_file_has_self_attention_and_the_other_way_round(refe
     )
 
     back = PaCaViT('tiny')
-    with pytest.warns(
-        UserWarning, match='this model has .100, 100, 100.; newly initialised: nothing'
-    ):
+    with pytest.warns(UserWarning, match='this model has .100, 100, 100.; re-initialised: nothing'):
         load_state_dict(back, model.state_dict())
     assert is_loaded(back, reference)
 
@@ -183,7 +181,7 @@ def test_teacher_with_another_number_of_clusters():
     # Without clusters in stage 1 the teacher's way up ends earlier.
     model = PaCaViT('tiny_teacher', num_clusters=(0, 100, 100, 100))
     with pytest.warns(
-        UserWarning, match='this model has .0, 100, 100, 100.; newly initialised: nothing'
+        UserWarning, match='this model has .0, 100, 100, 100.; re-initialised: nothing'
     ):
         load_state_dict(model, official_weights('tiny_teacher'))
     assert differing(model, reference) == set()
@@ -205,4 +203,4 @@ def test_what_is_not_of_the_backbone_is_named(monkeypatch):
     heads = [name for name in weights if name.startswith('head.')]
     PaCaViT('tiny').load_state_dict(weights)
     assert len(heads) == 2
-    assert said == [f'Not taken, for it is not of the backbone: {", ".join(heads)}']
+    assert said == [f'Ignored keys that are not backbone weights: {", ".join(heads)}']

@@ -142,7 +142,7 @@ def test_reused_assignment_pools_the_later_blocks_own_patches():
 
 def test_an_attention_without_an_assignment_says_so():
     attention = PatchToClusterAttention(16, num_heads=2, num_clusters=3)  # a later block's
-    with pytest.raises(ValueError, match='computes no assignment of its own and was given none'):
+    with pytest.raises(ValueError, match='computes no assignment and none was given'):
         attention(images(1, 4, 5, 16))
 
 

@@ -265,7 +265,7 @@ def test_soft_nms_empty_and_inputs_unchanged():
 def test_soft_nms_unknown_method():
     from mmpaca.ops.nms import softnms
 
-    with pytest.raises(ValueError, match=r'method 3 .*gaussian'):
+    with pytest.raises(ValueError, match=r'method=3 .*gaussian'):
         softnms(torch.zeros(1, 4), torch.zeros(1), torch.zeros(1, 5), 0.5, 0.5, 0.1, 3, 0)
 
 

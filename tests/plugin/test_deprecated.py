@@ -65,8 +65,10 @@ def test_old_dataset(shapes):
     )
 
 
-def test_local_cifar_still_does_not_download(tmp_path):
+def test_local_cifar_still_does_not_download(tmp_path, monkeypatch):
     from mmpretrain.registry import DATASETS
+
+    monkeypatch.delitem(importlib.sys.modules, 'mmpaca.datasets.cifar', raising=False)
 
     with (
         pytest.warns(DeprecationWarning),

@@ -1,13 +1,14 @@
-"""The paper's ablation: how many clusters, who computes the assignment, and with which layers.
+"""Run the paper's ablation of the number of clusters and of the layers that compute them.
 
-Trains the variants of one configuration one after another, each with the same budget and seed, and
-writes a table, ablation.json and ablation.png. Called again it goes on where it was broken off:
-finished runs are kept, and a run that was begun resumes from its last checkpoint.
+Trains the variants of one config one after another, each with the same budget and seed, and writes
+a table, ablation.json and ablation.png. Called again, it keeps finished runs and resumes an
+unfinished one from its last checkpoint.
 """
 
 import argparse
 import json
 import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
+from mmpaca.apis.configs import config_dir
 from mmpaca.checkpoint.saving import write_atomically
+from mmpaca.commands.options import at_least
+from mmpaca.commands.reporting import report
 from mmpaca.compat import require
 from mmpaca.datasets import write_digits
-from mmpaca.plugin.config_scope import config_dir
 
 CONFIGS = dict(
     digits='demo/paca-ablation_digits.py', cifar100='classification/paca-s_cifar100_32.py'
@@ -33,9 +36,9 @@ NAMES = (
 
 
 def variant(name: str, backbone: ConfigDict) -> dict:
-    """What one of :data:`NAMES` changes in a backbone; the rest stays as configured.
+    """Return what a variant of :data:`NAMES` changes in a backbone.
 
-    The number of clusters changes in the stages that have any.
+    The number of clusters changes only in stages that have clusters.
     """
     if name.startswith('clusters-'):
         number = int(name.removeprefix('clusters-'))
@@ -51,13 +54,13 @@ def variant(name: str, backbone: ConfigDict) -> dict:
 
 
 def configure(args: argparse.Namespace, name: str) -> Config:
-    """The configuration of one run."""
+    """Return the config of one run."""
     cfg = Config.fromfile(config_dir() / CONFIGS[args.dataset])
     if args.epochs:
         squeeze(cfg, args.epochs)
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.model.backbone.update(variant(name, cfg.model.backbone))
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # tested once, at the end
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # tested once, after training
     cfg.randomness.seed = args.seed
     cfg.work_dir = str(args.out / name)
     cfg.resume = True
@@ -65,7 +68,7 @@ def configure(args: argparse.Namespace, name: str) -> Config:
 
 
 def squeeze(cfg: Config, epochs: int) -> None:
-    """Give a configuration another length, with its schedule in proportion."""
+    """Scale a config to another number of epochs, with its schedule in proportion."""
     ratio = epochs / cfg.train_cfg.max_epochs
     cfg.train_cfg.max_epochs = epochs
     for scheduler in cfg.param_scheduler:
@@ -76,19 +79,19 @@ def squeeze(cfg: Config, epochs: int) -> None:
 
 
 def run(args: argparse.Namespace, name: str) -> None:
-    """Train and test one variant; leaves ``result.json`` in its folder.
+    """Train and test one variant and write ``result.json`` into its folder.
 
     Raises:
-        SystemExit: the folder holds a run with other settings.
+        FileExistsError: the folder holds a run with other settings.
     """
     folder = args.out / name
     settings = dict(
         dataset=args.dataset, epochs=args.epochs, seed=args.seed, cfg_options=args.cfg_options
     )
-    settings = json.loads(json.dumps(settings))  # as they come back from the file
+    settings = json.loads(json.dumps(settings))  # as read from the file
     begun = folder / 'settings.json'
     if begun.is_file() and json.loads(begun.read_text()) != settings:
-        raise SystemExit(
+        raise FileExistsError(
             f'{folder} holds a run with {begun.read_text()}, not {json.dumps(settings)}: '
             'choose another --out, or delete it'
         )
@@ -109,20 +112,20 @@ def run(args: argparse.Namespace, name: str) -> None:
         std_error=math.sqrt(top1 * (100 - top1) / images),
         test_images=images,
         epochs=runner.max_epochs,
-        # Also of the steps before a resume: the times travel with the checkpoints. A median,
-        # for a pause of the machine is not the model's.
+        # Includes steps before a resume: checkpoints hold their times. The median ignores pauses of
+        # the machine.
         step_seconds=float(np.median(runner.message_hub.get_scalar('train/time').data[0])),
     )
     write(folder / 'result.json', result)
 
 
 def write(path: Path, content: dict | list) -> None:
-    """Write JSON at once: what exists is complete."""
+    """Write JSON atomically."""
     write_atomically(path, json.dumps(content, indent=1).encode())
 
 
 def print_table(results: list[dict], title: str) -> None:
-    """The results, a line each."""
+    """Print a row per result."""
     table = Table('variant', 'clusters', 'params (M)', 'top-1 (%)', 'step (ms)', title=title)
     for r in results:
         table.add_row(
@@ -136,7 +139,7 @@ def print_table(results: list[dict], title: str) -> None:
 
 
 def plot(results: list[dict], title: str, path: Path) -> None:
-    """Accuracy of each variant with its standard error."""
+    """Plot the accuracy of each variant with its standard error."""
     figure = Figure(figsize=(7, 0.5 + 0.4 * len(results)), layout='constrained')
     axes = figure.subplots()
     axes.errorbar(
@@ -153,7 +156,7 @@ def plot(results: list[dict], title: str, path: Path) -> None:
 
 
 def make_digits(data_root: Path) -> None:
-    """Write the digits; the folder exists once all of them do."""
+    """Write the digits; the folder appears when it is complete."""
     data_root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=data_root.parent) as folder:
         whole = Path(folder, data_root.name)
@@ -164,20 +167,20 @@ def make_digits(data_root: Path) -> None:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--dataset', choices=CONFIGS, required=True, help='digits are made where they are missing'
+        '--dataset', choices=CONFIGS, required=True, help='digits are generated if missing'
     )
-    parser.add_argument('--runs', nargs='+', choices=NAMES, default=NAMES, help='all by default')
-    parser.add_argument('--epochs', type=int, help="per run; the configuration's by default")
-    parser.add_argument('--seed', type=int, default=0, help='of every run')
+    parser.add_argument('--runs', nargs='+', choices=NAMES, default=NAMES, help='(default: all)')
     parser.add_argument(
-        '--out', type=Path, help='folder to write, work_dirs/ablation_DATASET by default'
+        '--epochs', type=at_least(1), help="epochs of a run (default: the config's)"
+    )
+    parser.add_argument('--seed', type=at_least(0), default=0, help='random seed of every run')
+    parser.add_argument(
+        '--out', type=Path, help='output folder (default: work_dirs/ablation_DATASET)'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings to override, as key=value'
+        '--cfg-options', nargs='+', action=DictAction, help='override entries of the config'
     )
     args = parser.parse_args()
-    if args.epochs is not None and args.epochs < 1:
-        parser.error(f'--epochs {args.epochs}: at least 1 is needed')
     args.out = args.out or Path('work_dirs', f'ablation_{args.dataset}')
     return args
 
@@ -190,9 +193,15 @@ def main() -> None:
         if not data_root.is_dir():
             make_digits(data_root)
             print(f'wrote {data_root}')
+    else:
+        root = Path(configure(args, NAMES[0]).train_dataloader.dataset.data_root)
+        if not (root / 'cifar-100-python/train').is_file():
+            raise FileNotFoundError(
+                f'{root} holds no CIFAR-100: unpack cifar-100-python.tar.gz there'
+            )
     for name in args.runs:
         run(args, name)
-    # Of earlier calls, too.
+    # Including those of earlier calls.
     finished = [p for n in NAMES if (p := args.out / n / 'result.json').is_file()]
     results = [json.loads(path.read_text()) for path in finished]
     first = results[0]
@@ -204,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(report(main, errors=(OSError, ImportError)))

@@ -1,4 +1,4 @@
-"""How cost grows with resolution: the exponent of time, MACs and memory in the pixels.
+"""Fit how cost grows with resolution: the exponent of time, MACs and memory in the pixels.
 
 Compares PaCa-S with its default clusters and with 100 clusters in all stages, PVTv2-B2 and a
 stack of plain-attention ViT blocks on patches of 16 pixels.
@@ -6,15 +6,23 @@ stack of plain-attention ViT blocks on patches of 16 pixels.
 
 import argparse
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.utils import ProgressBar
 from terminaltables import AsciiTable
 
 import mmpaca  # noqa: F401  (before mmdet's models)
 from mmpaca.analysis import PEERS
 from mmpaca.analysis.charts import plot_scaling
-from mmpaca.analysis.timing import DTYPES, MODES, Task, Worker, add_arguments, measure
+from mmpaca.analysis.timing import Task, Worker, measure
+from mmpaca.apis.devices import find_device
+from mmpaca.apis.outputs import check_out_file
+from mmpaca.commands import options
+from mmpaca.commands.benchmark import DTYPES, MODES, add_timing_arguments
+from mmpaca.commands.reporting import report
 
 _VIT = dict(embed_dims=192, num_layers=4, num_heads=3, feedforward_channels=768)
 MODELS = {
@@ -35,13 +43,17 @@ def parse_args() -> argparse.Namespace:
         '--models', nargs='+', choices=MODELS, default=list(MODELS), help='all by default'
     )
     parser.add_argument(
-        '--sides', nargs='+', type=int, default=[512, 768, 1024, 1536, 2048], help='in pixels'
+        '--sides',
+        nargs='+',
+        type=options.at_least(1),
+        default=[512, 768, 1024, 1536, 2048],
+        help='image sizes in pixels',
     )
     parser.add_argument(
         '--mode', choices=MODES, default='forward', help='train: forward and backward'
     )
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='bfloat16 by autocast')
-    add_arguments(parser, repeats=3, warmup=1, out='work_dirs/scaling.json')
+    add_timing_arguments(parser, repeats=3, warmup=1, out='work_dirs/scaling.json')
     return parser.parse_args()
 
 
@@ -54,8 +66,9 @@ def exponent(rows: list[dict], quantity: str) -> float:
 def main() -> None:
     args = parse_args()
     if len(args.sides) < 2:
-        raise SystemExit(f'--sides: {args.sides} must be two sizes or more, to fit a line')
-    common = dict(device=args.device, threads=args.threads)
+        raise ValueError(f'--sides {args.sides}: give two sizes or more, to fit a line')
+    out = check_out_file(args.out, '--out')
+    common = dict(device=find_device(args.device), threads=args.threads or torch.get_num_threads())
     rows = []
     progress = ProgressBar(len(args.sides))
     for side in args.sides:
@@ -65,8 +78,8 @@ def main() -> None:
         rows += measure(workers, peak, task, args.repeats, args.warmup)
         for worker in (*workers, peak):
             worker.close()
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(rows, indent=1))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(rows, indent=1))
         progress.update()
     cells = [['model', *(f'{side}x{side} s' for side in args.sides), *QUANTITIES.values()]]
     for name in args.models:
@@ -77,12 +90,12 @@ def main() -> None:
         )
     print()
     print(AsciiTable(cells, f' {args.mode} {args.dtype}: seconds, exponents in the pixels ').table)
-    print(f'written to {args.out}')
+    print(f'wrote {out}')
     if args.plot:
-        args.plot.mkdir(parents=True, exist_ok=True)
-        for path in plot_scaling(rows, args.plot):
-            print(f'written to {path}')
+        Path(args.plot).mkdir(parents=True, exist_ok=True)
+        for path in plot_scaling(rows, Path(args.plot)):
+            print(f'wrote {path}')
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(report(main))

@@ -1,7 +1,9 @@
 """Write scikit-learn's digits, 1,797 real scans, as a folder of images per class."""
 
 import argparse
+import sys
 
+from mmpaca.commands.reporting import report
 from mmpaca.datasets import write_digits
 
 
@@ -18,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(report(main))

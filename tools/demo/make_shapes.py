@@ -1,17 +1,20 @@
 """Write the generated shapes dataset in COCO format."""
 
 import argparse
+import sys
 
+from mmpaca.commands.options import at_least
+from mmpaca.commands.reporting import report
 from mmpaca.datasets import write_shapes
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out_dir', help='folder to write, e.g. data/shapes')
-    parser.add_argument('--num-train', type=int, default=800, help='images to train on')
-    parser.add_argument('--num-val', type=int, default=200, help='held-out images')
-    parser.add_argument('--image-size', type=int, default=96, help='side in pixels')
-    parser.add_argument('--seed', type=int, default=0, help='of what is drawn')
+    parser.add_argument('--num-train', type=at_least(1), default=800, help='training images')
+    parser.add_argument('--num-val', type=at_least(1), default=200, help='validation images')
+    parser.add_argument('--image-size', type=at_least(32), default=96, help='side in pixels')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='random seed')
     return parser.parse_args()
 
 
@@ -22,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(report(main))

@@ -1,7 +1,8 @@
 """Make the pictures of the documentation from a trained detector, e.g. the one of `make demo`.
 
 Writes clusters.jpg, attention.jpg, page_patch.png and page_detection.png; the last two are
-screenshots and need chromium and chromedriver.
+screenshots and need chromium and chromedriver. With --large writes only that picture: the detections
+in the first image beside three of its clusters.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import torch
 import mmpaca
 from mmpaca.apis.inference import Predictor
 from mmpaca.explain import BlockRecord, pictures
-from mmpaca.explain.page import Page
+from mmpaca.explain.html_page import Page
 from mmpaca.explain.scene import Detection, Scene
 
 matplotlib.use('Agg')  # files only, no display needed
@@ -31,11 +32,12 @@ _VIEWPORT = dict(width=1100, height=1080, deviceScaleFactor=1, mobile=False)
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='of a detector with a PaCaViT')
-    parser.add_argument('checkpoint', help='weights that fit the config')
+    parser.add_argument('config', help='detector with a PaCaViT')
+    parser.add_argument('checkpoint', help='weights of the detector')
     parser.add_argument('images', nargs='+', help='files; the first one is explained in detail')
     parser.add_argument('--out-dir', type=Path, default=Path('docs/images'))
-    parser.add_argument('--score-thr', type=float, default=0.5, help='weakest detection shown')
+    parser.add_argument('--score-thr', type=float, default=0.5, help='lowest score shown')
+    parser.add_argument('--large', type=Path, metavar='FILE', help='write only this picture')
     return parser.parse_args()
 
 
@@ -56,7 +58,7 @@ def load_scenes(args: argparse.Namespace) -> list[Scene]:
 
 
 def cluster_row(scene: Scene) -> np.ndarray:
-    """An image, its strongest clusters, and what the surest detection looked at, and through which two."""
+    """An image, its strongest clusters, and the two that the first detection attends to most."""
     block, detection = scene.blocks[0], scene.detections[0]
     order = block.received()[0].argsort(descending=True).tolist()
     labels = scene.geometry.to_image(block.labels()[0].numpy(), block.stride, fill=-1)
@@ -84,6 +86,32 @@ def attended(block: BlockRecord, weights: np.ndarray) -> np.ndarray:
     attention = block.attention[0].mean(0)  # (heads, H, W, M) -> (H, W, M)
     weights = torch.from_numpy(weights / weights.sum()).to(attention)
     return torch.einsum('hw,hwm->m', weights, attention).numpy()
+
+
+def large_picture(scene: Scene) -> np.ndarray:
+    """Outlined detections beside the strongest cluster and two that differ most from it."""
+    block = scene.blocks[0]
+    found = scene.image
+    for k, detection in enumerate(scene.detections):
+        contours, _ = cv2.findContours(
+            detection.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        colour = pictures.PALETTE[k % len(pictures.PALETTE)].tolist()
+        found = cv2.drawContours(found.copy(), contours, -1, colour, 2, cv2.LINE_AA)
+    tiles = [found, *(_heat(scene, block, block.assignment[0, m].numpy()) for m in unlike(block))]
+    gap = [(0, 4), (0, 4), (0, 0)]
+    tiles = [np.pad(tile, gap, constant_values=255) for tile in tiles]
+    rows = [np.hstack(tiles[:2]), np.hstack(tiles[2:])]
+    return np.vstack(rows)[:-4, :-4]
+
+
+def unlike(block: BlockRecord, count: int = 3) -> list[int]:
+    """The cluster that receives most attention, then each time the one least like those before."""
+    maps = torch.nn.functional.normalize(block.assignment[0].flatten(1).sqrt(), dim=1)  # (M, N)
+    chosen = [int(block.received()[0].argmax())]
+    while len(chosen) < count:
+        chosen.append(int((maps @ maps[chosen].T).amax(1).argmin()))
+    return chosen
 
 
 def middle_patch(scene: Scene, block: BlockRecord, detection: Detection) -> tuple[int, int]:
@@ -223,6 +251,10 @@ def page_screenshots(name: str, scene: Scene) -> Iterator[tuple[str, bytes]]:
 def main() -> None:
     args = parse_args()
     scenes = load_scenes(args)
+    if args.large:
+        picture = large_picture(scenes[0])
+        mmcv.imwrite(picture[..., ::-1], str(args.large), [cv2.IMWRITE_JPEG_QUALITY, 88])
+        return
     args.out_dir.mkdir(parents=True, exist_ok=True)
     rows = pictures.stack_rows([cluster_row(scene) for scene in scenes])
     shrunk = cv2.resize(rows, None, fx=0.85, fy=0.85, interpolation=cv2.INTER_AREA)

@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 import mmpaca  # noqa: F401
+from mmpaca.apis.configs import config_dir
 from mmpaca.checkpoint import load_from_local
 from mmpaca.datasets import write_shapes
-from mmpaca.plugin.config_scope import config_dir
 
 TRAIN = Path(__file__).resolve().parent.parent / 'train.py'
 POLL = 0.2  # seconds

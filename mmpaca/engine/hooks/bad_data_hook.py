@@ -1,4 +1,4 @@
-"""Sums up what was broken in the training data."""
+"""Summarise broken training data."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +14,19 @@ from mmpaca.registry import HOOKS
 
 @HOOKS.register_module()
 class BadDataSummaryHook(Hook):
-    """Logs at the end of training what :class:`mmpaca.datasets.coco.CocoDataset` left out."""
+    """Log what :class:`mmpaca.datasets.coco.TolerantCocoDataset` skipped, at the end of training.
+
+    Args:
+        enabled: Set False to switch the hook off.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
 
     def after_train(self, runner: Runner) -> None:
         """Gather from all ranks, log on the first."""
+        if not self.enabled:
+            return
         files: set[str] = set()
         faults: Counter = Counter()
         for dataset in _tolerant(runner.train_dataloader.dataset):
@@ -36,7 +45,7 @@ class BadDataSummaryHook(Hook):
 
 
 def _tolerant(dataset: Dataset) -> Iterator:
-    """The tolerant datasets in any wrappers of mmengine and mmdet."""
+    """The tolerant datasets inside any dataset wrappers of mmengine and mmdet."""
     if hasattr(dataset, 'bad_files'):
         yield dataset
     for inner in getattr(dataset, 'datasets', [getattr(dataset, 'dataset', None)]):

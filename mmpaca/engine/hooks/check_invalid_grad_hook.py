@@ -1,4 +1,4 @@
-"""Numbers that are not finite never reach the weights."""
+"""Keep NaN and infinite gradients out of the weights."""
 
 from typing import Any
 
@@ -16,16 +16,16 @@ from mmpaca.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckInvalidGradHook(Hook):
-    """Leave out optimizer steps with NaN or infinite gradients; after too many in a row, stop.
+    """Skip optimizer steps with NaN or infinite gradients; stop after too many in a row.
 
-    The gradients are looked at when the optimizer is about to use them: after accumulation,
-    clipping and unscaling, whatever the wrapper of the one optimizer. All ranks leave out the
-    same steps. Then running statistics (of BatchNorm) are put back, too. With ``--amp`` the loss
-    scaler leaves out steps by itself while it looks for a scale; those count only if the loss is
-    not finite, or at a scale of 1 and below.
+    The gradients are checked right before the optimizer uses them: after accumulation, clipping
+    and unscaling. All ranks skip the same steps. The running statistics of BatchNorm are restored
+    as well. With ``--amp`` the loss scaler skips steps by itself while it searches a scale; these
+    count only if the loss is not finite or the scale is 1 or less.
 
     Args:
-        max_skips: steps that may be left out in a row.
+        max_skips: Maximum number of consecutive skipped steps.
+        enabled: Set False to switch the hook off.
 
     Raises:
         ValueError: ``max_skips`` is negative.
@@ -33,25 +33,29 @@ class CheckInvalidGradHook(Hook):
 
     priority = 'HIGH'  # before the EMA copies running statistics
 
-    def __init__(self, max_skips: int = 5) -> None:
+    def __init__(self, max_skips: int = 5, enabled: bool = True) -> None:
         if max_skips < 0:
             raise ValueError(f'max_skips={max_skips} must be >= 0')
         self.max_skips = max_skips
-        self.skipped = 0  # in a row
-        self._finite: bool | None = None  # of the step; None while there was none
+        self.enabled = enabled
+        self.skipped = 0  # consecutive steps
+        self._finite: bool | None = None  # None: no optimizer step in this iteration
         self._images: list[str] = []
         self._statistics: list[tuple[Tensor, Tensor]] = []  # buffer, its last good value
 
     def before_train(self, runner: Runner) -> None:
-        """Have every step looked at.
+        """Check every optimizer step from now on.
 
         Raises:
-            TypeError: there are several optimizers.
+            TypeError: There are several optimizers.
         """
+        if not self.enabled:
+            return
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             raise TypeError(
-                f'CheckInvalidGradHook looks after one optimizer, and optim_wrapper has '
-                f'{len(runner.optim_wrapper)}: take it out of custom_hooks'
+                f'CheckInvalidGradHook supports one optimizer, and optim_wrapper has '
+                f'{len(runner.optim_wrapper)}: set '
+                'default_hooks=dict(invalid_grad=dict(enabled=False))'
             )
         runner.optim_wrapper.optimizer.register_step_pre_hook(self._before_step)
         self._statistics = [
@@ -62,19 +66,20 @@ class CheckInvalidGradHook(Hook):
         ]
 
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        # The loss scaler always calls the step of a fused optimizer, which leaves itself out.
+        # The loss scaler always calls step() of a fused optimizer, which then skips it itself.
         found_inf = getattr(optimizer, 'found_inf', None)
         if found_inf is not None and found_inf.item() > 0:
             return
         grads = [p.grad for g in optimizer.param_groups for p in g['params'] if p.grad is not None]
-        # A norm that overflows is no better than one of infinite numbers.
-        self._finite = _nowhere(~torch.isfinite(torch.nn.utils.get_total_norm(grads)))
+        # An overflowing norm is as bad as infinite gradients.
+        self._finite = _on_no_rank(~torch.isfinite(torch.nn.utils.get_total_norm(grads)))
         if not self._finite:
-            optimizer.zero_grad(set_to_none=True)  # parameters without gradient stay as they are
+            optimizer.zero_grad(set_to_none=True)  # the optimizer skips parameters without grad
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Remember which images take part in the step."""
-        self._images += image_names(data_batch)
+        """Collect the images of the step."""
+        if self.enabled:
+            self._images += image_names(data_batch)
 
     def after_train_iter(
         self,
@@ -83,17 +88,20 @@ class CheckInvalidGradHook(Hook):
         data_batch: Any = None,
         outputs: Any = None,
     ) -> None:
-        """Count what was left out.
+        """Count skipped steps.
 
         Raises:
-            FloatingPointError: more than ``max_skips`` steps in a row; names the images.
+            FloatingPointError: More than ``max_skips`` consecutive steps were skipped; names the
+                images.
         """
+        if not self.enabled:
+            return
         finite, self._finite = self._finite, None
         if finite is None:
             scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
             if scaler is None or not runner.optim_wrapper.should_update():
                 return  # gradients are being accumulated
-            finite = _nowhere(~torch.isfinite(outputs['loss'])) and scaler.get_scale() > 1
+            finite = _on_no_rank(~torch.isfinite(outputs['loss'])) and scaler.get_scale() > 1
         images, self._images = self._images, []
         if finite:
             self.skipped = 0
@@ -111,7 +119,7 @@ class CheckInvalidGradHook(Hook):
         if self.skipped > self.max_skips:
             self._stop(runner, what, everywhere)
         runner.logger.warning(
-            f'{what}: step left out, the {self.skipped}. in a row of at most {self.max_skips}'
+            f'{what}: skipped optimizer step ({self.skipped} consecutive, limit {self.max_skips})'
         )
 
     def _stop(self, runner: Runner, what: str, images: list[str]) -> None:
@@ -125,22 +133,21 @@ class CheckInvalidGradHook(Hook):
             backend_args=dict(backend=ATOMIC_BACKEND),
         )
         raise FloatingPointError(
-            f'{what}. This was the {self.skipped}. step in a row; the last weights that were '
-            f'finite are in {runner.work_dir}/{name}. Look at these images and their annotations, '
-            'lower the learning rate, or clip gradients with '
-            'optim_wrapper.clip_grad=dict(max_norm=...)'
+            f'{what}. {self.skipped} consecutive steps were skipped; the last finite weights are '
+            f'in {runner.work_dir}/{name}. Check these images and their annotations, lower the '
+            'learning rate, or clip gradients with optim_wrapper.clip_grad=dict(max_norm=...)'
         )
 
 
 def image_names(data_batch: Any) -> list[str]:
-    """Files (or ids) of the images in a batch of mmdet or mmpretrain; empty where unknown."""
+    """Paths (or ids) of the images in a batch of mmdet or mmpretrain; empty if unknown."""
     samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
     names = (getattr(sample, 'img_path', getattr(sample, 'img_id', None)) for sample in samples)
     return [str(name) for name in names if name is not None]
 
 
-def _nowhere(condition: Tensor) -> bool:
-    """Whether a condition holds on no rank."""
+def _on_no_rank(condition: Tensor) -> bool:
+    """True if the condition holds on no rank."""
     flag = condition.detach().to(torch.float32).reshape(1)
     if get_world_size() > 1:
         all_reduce(flag, 'max')

@@ -1,4 +1,4 @@
-"""mmengine's CheckpointHook, made so that no moment to die is a bad one."""
+"""CheckpointHook with crash-safe writes and resume."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ from mmpaca.registry import HOOKS
 
 
 class _LateRemoval:
-    """A file backend that only notes what to remove."""
+    """A file backend that delays removals."""
 
     def __init__(self, backend: BaseStorageBackend) -> None:
         self.backend = backend
@@ -36,28 +36,28 @@ class _LateRemoval:
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(MMEngineCheckpointHook):
-    """Save checkpoints that are whole, and resume from one that is.
+    """Crash-safe checkpoint hook.
 
-    Takes mmengine's arguments. Three things differ:
+    It takes the arguments of mmengine's CheckpointHook and differs in three points:
 
-    - Checkpoints, published ones and ``last_checkpoint`` are written atomically (local disks;
-      another ``backend_args`` stays as it is).
-    - What ``max_keep_ckpts`` and ``save_best`` replace is deleted after its successor is safe.
-      The disk needs room for one file more.
-    - With ``resume=True`` and no ``load_from``, ``last_checkpoint`` is made to name the newest
-      whole checkpoint before the Runner looks at it. Broken ones are named in a warning.
+    - Checkpoints, published checkpoints and ``last_checkpoint`` are written atomically on local
+      disks. Other ``backend_args`` are used unchanged.
+    - Files replaced because of ``max_keep_ckpts`` and ``save_best`` are deleted after the new
+      file is complete. The disk needs space for one more file.
+    - With ``resume=True`` and no ``load_from``, ``last_checkpoint`` is set to the newest valid
+      checkpoint before the Runner reads it. Broken checkpoints are named in a warning.
 
-    On every rank, before a save to resume from (not that of ``save_best``), it calls
-    ``before_checkpoint(runner)`` of all hooks that have it.
+    Before a regular save (not that of ``save_best``) it calls ``before_checkpoint(runner)`` of all
+    hooks that define it, on every rank.
     """
 
-    file_backend: _LateRemoval  # since before_train
+    file_backend: _LateRemoval  # set in before_train
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to resume from.
 
         Raises:
-            RuntimeError: there are checkpoints, and none of them is whole.
+            RuntimeError: There are checkpoints, but all of them are broken.
         """
         if not runner.cfg.get('resume') or runner.cfg.get('load_from') or not self._is_local():
             return
@@ -70,12 +70,12 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
             raise RuntimeError(error)
         if path is not None and find_latest_checkpoint(runner.work_dir) != path:
             raise RuntimeError(
-                f'rank 0 resumes from {path}, which {runner.work_dir}/last_checkpoint does not '
-                'name here: all machines need the same work_dir, on a shared disk'
+                f'rank 0 resumes from {path}, but {runner.work_dir}/last_checkpoint on this '
+                'machine names another file: all machines need the same work_dir on a shared disk'
             )
 
     def _choose(self, runner: Runner) -> list[str | None]:
-        """The file to resume from or the reason why there is none; writes last_checkpoint."""
+        """Choose the file to resume from, write last_checkpoint; returns [path, error]."""
         last = find_latest_checkpoint(runner.work_dir)
         folders = [runner.work_dir]
         if self.out_dir is not None:
@@ -84,29 +84,29 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         if path is None and skipped:
             return [
                 None,
-                f'nothing to resume from, every checkpoint is broken: {"; ".join(skipped)}',
+                f'cannot resume, all checkpoints are broken: {"; ".join(skipped)}',
             ]
         if path is None:
             runner.logger.warning(
-                f'nothing to resume in {runner.work_dir}: the run begins from the start'
+                f'no checkpoint to resume from in {runner.work_dir}: training starts from iteration 0'
             )
         for fault in skipped:
-            runner.logger.warning(f'not resumed from: {fault}')
+            runner.logger.warning(f'skipped broken checkpoint: {fault}')
         if path is not None and path != last:
             write_atomically(Path(runner.work_dir, 'last_checkpoint'), path.encode())
         return [path, None]
 
     def before_train(self, runner: Runner) -> None:
-        """As mmengine's; then delete what a killed save left behind or had yet to delete."""
+        """Set up as mmengine does, then delete leftovers of an interrupted save."""
         if self._is_local():
             self.backend_args = dict(backend=ATOMIC_BACKEND)
         super().before_train(runner)
         self.file_backend = _LateRemoval(self.file_backend)
         hub = runner.message_hub
-        # A resumed run goes on as if it had saved that checkpoint itself.
+        # A resumed run treats the loaded checkpoint as its own last save.
         self.last_ckpt = hub.runtime_info.get('last_ckpt')
         if is_main_process():
-            # Names, not paths: the folder may be a copy of another run's.
+            # Names, not paths: the folder may have been moved or copied.
             for name in hub.runtime_info.get('replaced_ckpts', []):
                 self.file_backend.remove(self.file_backend.join_path(self.out_dir, name))
             self._remove_replaced()
@@ -128,9 +128,9 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         self._remove_replaced()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Write the checkpoint, then ``last_checkpoint``; what they replace is only noted.
+        """Write the checkpoint, then ``last_checkpoint``; removals are delayed.
 
-        Replaces mmengine's method, which deletes first and writes ``last_checkpoint`` in place.
+        mmengine's method deletes first and overwrites ``last_checkpoint`` in place.
         """
         hub = runner.message_hub
         if self.max_keep_ckpts > 0 and (not self.keep_ckpt_ids or self.keep_ckpt_ids[-1] != step):
@@ -142,7 +142,7 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         hub.update_info('last_ckpt', self.last_ckpt)
-        # Whoever resumes from this file deletes what there was no time for.
+        # A run resumed from this file deletes these if this one is killed before it can.
         hub.update_info('replaced_ckpts', [Path(path).name for path in self.file_backend.noted])
 
         runner.call_hook('before_checkpoint')
@@ -161,9 +161,9 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
             write_atomically(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
 
     def _remove_replaced(self) -> None:
-        """Delete what was noted, but for what has been written anew under the same name.
+        """Carry out delayed removals, except for files rewritten under the same name.
 
-        A file that cannot be deleted is no reason to end a run.
+        Files that cannot be deleted are logged only.
         """
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
         current = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}
@@ -179,11 +179,11 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
 
     @master_only
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
-        """Write the ``published_keys`` of a checkpoint, named by the hash of the new file."""
+        """Write the ``published_keys`` of a checkpoint; the file name contains its hash."""
         checkpoint = CheckpointLoader.load_checkpoint(ckpt_path, map_location='cpu')
         with io.BytesIO() as file:
             torch.save({k: v for k, v in checkpoint.items() if k in self.published_keys}, file)
             content = file.getvalue()
         path = f'{os.path.splitext(ckpt_path)[0]}-{hashlib.sha256(content).hexdigest()[:8]}.pth'
         self.file_backend.put(content, path)
-        runner.logger.info(f'{ckpt_path} is published to {path}.')
+        runner.logger.info(f'{ckpt_path} was published to {path}.')

@@ -1,4 +1,4 @@
-"""Watch clusters form while a model trains."""
+"""Draw clusters during validation."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
-from mmpaca.engine.wrappers import bare_model
+from mmpaca.engine.wrappers import unwrapped
 from mmpaca.explain.recorder import record
 from mmpaca.registry import HOOKS
 
@@ -20,18 +20,18 @@ from mmpaca.registry import HOOKS
 @ROOT_HOOKS.register_module()
 @HOOKS.register_module()
 class ClusterVisualizationHook(Hook):
-    """Draws the clusters of some validation images, to every back end of the visualizer.
+    """Draw the clusters of some validation images to every backend of the visualizer.
 
-    The pictures are those of ``tools/visualization/clusters.py``. Their names,
-    ``clusters_<image>_<picture>``, are the same at each validation, the step is the training
-    iteration: TensorBoard and W&B show a slider, the local back end files that sort by it.
+    The pictures are those of ``mmpaca clusters``. Their names, ``clusters_<image>_<picture>``, are
+    the same at each validation and the step is the training iteration, so TensorBoard and W&B
+    show a slider and the local backend writes files that sort by iteration.
 
     Args:
-        interval: draw at the first and then every so many validations.
-        num_images: the first so many images of the validation set (of rank 0's share).
-        num_clusters: heat maps per stage.
-        score_thr: detections below are left out.
-        backend_args: of the file client that reads the images.
+        interval: Draw at the first and then every ``interval``-th validation.
+        num_images: Number of images, the first ones of the validation set (of rank 0's share).
+        num_clusters: Number of heat maps per stage.
+        score_thr: Minimum score of the detections drawn.
+        backend_args: File backend options for reading the images.
 
     Raises:
         ValueError: ``interval`` or ``num_images`` is less than 1.
@@ -56,13 +56,13 @@ class ClusterVisualizationHook(Hook):
         self._open = ExitStack()
 
     def before_val(self, runner: Runner) -> None:
-        """Start to record where this validation is to be drawn."""
+        """Start recording if this validation is drawn."""
         due = self._validations % self.interval == 0
         self._validations += 1
         self._left = self.num_images if due and is_main_process() else 0
         if self._left:
             self._recording = self._open.enter_context(
-                record(bare_model(runner.model), attention='last')
+                record(unwrapped(runner.model, allow_tta=False), attention='last')
             )
 
     def after_val_iter(
@@ -72,7 +72,7 @@ class ClusterVisualizationHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence[BaseDataElement] = (),
     ) -> None:
-        """Draw what is wanted of this batch, and stop to record after the last image."""
+        """Draw the next images; stop recording after the last one."""
         if not self._left:
             return
         for index, sample in enumerate(outputs[: self._left]):
@@ -82,11 +82,11 @@ class ClusterVisualizationHook(Hook):
             self._open.close()
 
     def after_val(self, runner: Runner) -> None:
-        """Stop to record where there were fewer images than wanted."""
+        """Stop recording."""
         self._open.close()
 
     def _draw(self, runner: Runner, index: int, sample: BaseDataElement) -> None:
-        # Not before there is something to draw: training does not need these.
+        # Imported late: most runs draw nothing.
         from mmpaca.explain.scene import Scene
         from mmpaca.explain.sheets import all_sheets
 

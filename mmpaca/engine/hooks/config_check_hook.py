@@ -1,8 +1,10 @@
-"""Check before a run that the parts of a config agree."""
+"""Check before a run that the parts of a config match."""
 
 from pathlib import Path
+from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.optim.scheduler.param_scheduler import LinearParamScheduler
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch import nn
 
@@ -13,33 +15,64 @@ from mmpaca.registry import HOOKS
 
 @HOOKS.register_module()
 class ConfigCheckHook(Hook):
-    """Check that the neck matches the backbone, and the evaluator the data loader.
+    """Check that neck, heads, dataset, evaluator and schedule match.
 
-    mmdet compares the annotations that a COCO metric read from ``ann_file`` with the dataset when
-    all images have been predicted, in training after the first epoch, and then says ``Results do
-    not correspond to current coco set`` or ``list index out of range``.
+    mmdet compares the annotations of a COCO metric with the dataset only after the first
+    validation, and then fails with ``Results do not correspond to current coco set`` or ``list
+    index out of range``. This hook checks before the first iteration.
+
+    Args:
+        enabled: Set False to switch the hook off.
     """
 
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+
     def before_run(self, runner: Runner) -> None:
-        """Compare ``neck.in_channels`` with the channels that the backbone returns.
+        """Check the neck; adapt class weights; let ``custom_hooks`` override ``default_hooks``.
 
         Raises:
-            ValueError: they differ; names the right ones.
+            ValueError: ``neck.in_channels`` differs from the backbone's output channels, or a
+                list of class weights does not match the number of classes.
         """
-        _check_neck(unwrapped(runner.model))
+        if not self.enabled:
+            return
+        _prefer_custom_hooks(runner)
+        model = unwrapped(runner.model)
+        _check_neck(model)
+        _adapt_class_weights(runner, model)
 
     def before_train(self, runner: Runner) -> None:
-        """Check the evaluator of the validation.
+        """Check the number of classes, the evaluator of the validation and the warm-up.
 
         Raises:
-            ValueError: images or classes of the dataset are not in the metric's file.
+            AssertionError: A head's ``num_classes`` differs from the dataset's classes.
+            ValueError: The metric's annotation file lacks images or classes of the dataset.
         """
+        if not self.enabled:
+            return
+        _check_num_classes(runner)
         if runner.val_loop is not None:
             _check_evaluator(runner.val_loop, 'val')
+        _check_warmup(runner)
 
     def before_test(self, runner: Runner) -> None:
         """Check the evaluator of the test; raises as :meth:`before_train`."""
-        _check_evaluator(runner.test_loop, 'test')
+        if self.enabled:
+            _check_evaluator(runner.test_loop, 'test')
+
+
+def _prefer_custom_hooks(runner: Runner) -> None:
+    """Switch off a hook of ours in ``default_hooks`` if ``custom_hooks`` has it, too."""
+    ours = {type(h) for h in runner.hooks if type(h).__module__.startswith('mmpaca.engine.')}
+    for cls in ours:
+        *defaults, _ = [h for h in runner.hooks if isinstance(h, cls)]
+        for hook in defaults:
+            hook.enabled = False
+            runner.logger.warning(
+                f'{cls.__name__} is in default_hooks and in custom_hooks; only the latter is used. '
+                'Set its arguments in default_hooks, see configs/_base_/mmpaca.py'
+            )
 
 
 def _check_neck(model: nn.Module) -> None:
@@ -56,16 +89,52 @@ def _check_neck(model: nn.Module) -> None:
         )
 
 
+def _adapt_class_weights(runner: Runner, model: nn.Module) -> None:
+    """Resize lists like Mask2Former's ``[1.0] * num_classes + [0.1]`` to a new num_classes."""
+    for name, head in model.named_modules():
+        loss: Any = getattr(head, 'loss_cls', None)
+        given = getattr(loss, 'class_weight', None)
+        num_classes = getattr(head, 'num_classes', None)
+        if not isinstance(given, list | tuple) or not isinstance(num_classes, int):
+            continue
+        if len(given) in (num_classes, num_classes + 1):
+            continue
+        *weights, background = given
+        if len(set(weights)) != 1:
+            raise ValueError(
+                f'model.{name}.loss_cls.class_weight has {len(given)} values for {num_classes} '
+                f'classes: give {num_classes + 1} values, the last one for "no object"'
+            )
+        loss.class_weight = [weights[0]] * num_classes + [background]
+        if hasattr(head, 'class_weight'):  # a copy in MaskFormer and Mask2Former
+            head.class_weight = loss.class_weight
+        runner.logger.info(
+            f'model.{name}.loss_cls.class_weight: {len(given)} values resized for {num_classes} '
+            f'classes to [{weights[0]}] * {num_classes} + [{background}]'
+        )
+
+
+def _check_num_classes(runner: Runner) -> None:
+    if runner.cfg.get('default_scope') != 'mmdet':
+        return
+    from mmdet.engine.hooks import NumClassCheckHook
+
+    hook = NumClassCheckHook()
+    hook.before_train_epoch(runner)
+    if runner.val_loop is not None:
+        hook.before_val_epoch(runner)
+
+
 def _check_evaluator(loop: ValLoop | TestLoop, name: str) -> None:
     dataset = loop.dataloader.dataset
     files = [coco for m in loop.evaluator.metrics if (coco := getattr(m, '_coco_api', None))]
     if not files or not hasattr(dataset, 'get_data_info'):
         return
     infos = map(dataset.get_data_info, range(len(dataset)))
-    # Numbers alone would not do: every file counts its images from 0 or 1.
+    # IDs alone are ambiguous: most files count their images from 0 or 1.
     images = {(info['img_id'], Path(info['img_path']).name) for info in infos}
     classes = dataset.metainfo.get('classes', ())
-    remedy = f'give {name}_evaluator.ann_file and {name}_dataloader.dataset the same file'
+    remedy = f'set {name}_evaluator.ann_file to the file of {name}_dataloader.dataset'
     for coco in files:
         known = {(i, Path(image['file_name']).name) for i, image in coco.imgs.items()}
         missing = sorted(images - known, key=str)
@@ -79,5 +148,24 @@ def _check_evaluator(loop: ValLoop | TestLoop, name: str) -> None:
         if unknown:
             raise ValueError(
                 f'the classes {unknown} of {name}_dataloader are not among those of '
-                f'{name}_evaluator.ann_file, {names}: spell them alike, or {remedy}'
+                f'{name}_evaluator.ann_file, {names}: use the same spelling, or {remedy}'
+            )
+
+
+def _check_warmup(runner: Runner) -> None:
+    schedulers = runner.param_schedulers or []
+    if isinstance(schedulers, dict):  # of several optimizers
+        schedulers = [one for several in schedulers.values() for one in several]
+    for scheduler in schedulers:
+        total = runner.max_epochs if scheduler.by_epoch else runner.max_iters
+        unit = 'epochs' if scheduler.by_epoch else 'iterations'
+        if (
+            isinstance(scheduler, LinearParamScheduler)
+            and scheduler.start_factor < scheduler.end_factor
+            and 3 * (scheduler.end - scheduler.begin) > total
+        ):
+            runner.logger.warning(
+                f'The learning rate warms up for {scheduler.end - scheduler.begin} of '
+                f'{total} {unit}. Use about 10 %: set end={max(2, round(0.1 * total))} of '
+                f'{type(scheduler).__name__} in param_scheduler, or train longer.'
             )

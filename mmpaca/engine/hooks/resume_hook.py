@@ -1,4 +1,4 @@
-"""A resumed run is the same run."""
+"""Exact resume."""
 
 from functools import partial
 from typing import Any
@@ -15,33 +15,39 @@ from mmpaca.registry import HOOKS
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Save what mmengine leaves out of a checkpoint, and go on from there.
+    """Exact resume. An interrupted or due validation is run first.
 
-    mmengine saves weights, optimizer, schedulers, EMA, loss scale and message hub. This adds the
-    states of all random generators of every rank, the sampler's seed, and the place among the
-    batches, also inside an epoch. Batches before it are skipped without loading them. A
-    validation that the run died in, or before, is made up for. Validation itself leaves the
-    generators as it found them.
+    mmengine saves weights, optimizer, schedulers, EMA, loss scale and message hub. This hook adds
+    the states of all random number generators of every rank, the sampler's seed and the position
+    in the epoch. Batches before that position are skipped without loading them. Validation
+    restores the generators when it ends.
 
-    The resumed run ends with the weights of an uninterrupted one, bit for bit, as far as the
-    operators are deterministic. That holds with any number of workers, for each sample is seeded
-    (``mmpaca.engine.rng.Draws``), but not for pipelines that remember samples, as CachedMosaic does.
-    Gradients accumulated over several iterations are not saved: let the interval of checkpoints
-    be a multiple of ``accumulative_counts``.
+    With deterministic operators, the resumed run ends with exactly the weights of an
+    uninterrupted one. This holds for any number of workers, because each sample is seeded
+    (:class:`mmpaca.engine.rng.Draws`), but not for pipelines that cache samples, e.g. CachedMosaic.
+    Accumulated gradients are not saved: use a checkpoint interval that is a multiple of
+    ``accumulative_counts``.
 
-    In distributed runs ``mmpaca.AtomicCheckpointHook`` is needed, for mmengine's saves on rank 0 alone.
+    Distributed runs need ``mmpaca.AtomicCheckpointHook``, because mmengine's hook saves on rank 0
+    only.
+
+    Args:
+        enabled: Set False to switch the hook off.
     """
 
-    priority = 'LOWEST'  # resumes when all other hooks have begun
+    priority = 'LOWEST'  # resumes after all other hooks are set up
 
-    def __init__(self) -> None:
-        self._saved: dict | None = None  # for the checkpoint being written
-        self._loaded: dict | None = None  # from the checkpoint being resumed
-        self._before_val: dict | None = None  # generators while validating
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self._saved: dict | None = None  # state for the checkpoint being written
+        self._loaded: dict | None = None  # state from the loaded checkpoint
+        self._before_val: dict | None = None  # generators, during validation
 
     def before_checkpoint(self, runner: Runner) -> None:
         """Collect the states of all ranks; called on every rank before a save."""
-        # No state in the middle of a validation: the next training iteration comes after it.
+        if not self.enabled:
+            return
+        # During validation, the generators of the next training iteration are those before it.
         self._saved = dict(
             rng=all_gather_object(self._before_val or get_rng_state()),
             sampler_seed=getattr(_sampler(runner.train_dataloader), 'seed', None),
@@ -51,49 +57,53 @@ class ExactResumeHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the states to the checkpoint."""
+        if not self.enabled:
+            return
         if self._saved is None and get_world_size() == 1:
             self.before_checkpoint(runner)
         if self._saved is not None:
             checkpoint['run_state'] = self._saved
-        elif 'optimizer' in checkpoint:  # nobody resumes from what save_best saves
+        elif 'optimizer' in checkpoint:  # save_best's checkpoints have none
             runner.logger.warning(
-                'the random states of the other ranks are not saved: use mmpaca.AtomicCheckpointHook'
+                'the random states of other ranks were not saved: use mmpaca.AtomicCheckpointHook'
             )
         self._saved = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the states; whether the run is resumed shows later."""
+        """Keep the states for :meth:`before_train`."""
         self._loaded = checkpoint.get('run_state')
 
     def before_train(self, runner: Runner) -> None:
         """Continue where the checkpoint was saved.
 
         Raises:
-            RuntimeError: another number of processes, or of batches per epoch.
+            RuntimeError: The number of processes or of batches per epoch has changed.
         """
+        if not self.enabled:
+            return
         state, self._loaded = self._loaded, None
         if runner.iter == 0:
             self._place(runner, None)
             return
         if state is None:
             runner.logger.warning(
-                'the checkpoint was saved without mmpaca.ExactResumeHook: random numbers and the order '
-                'of the data differ from those of an uninterrupted run'
+                'the checkpoint was saved without mmpaca.ExactResumeHook: random numbers and data '
+                'order differ from those of an uninterrupted run'
             )
             return
         if len(state['rng']) != get_world_size():
             raise RuntimeError(
                 f'this run was started with {len(state["rng"])} processes and cannot be resumed '
-                f'with {get_world_size()}: start {len(state["rng"])}, or begin a new run from its '
+                f'with {get_world_size()}: use {len(state["rng"])}, or start a new run from its '
                 'weights with --cfg-options load_from=FILE (without --resume)'
             )
         if not state['validated'] and _validation_is_due(runner, state['batches_per_epoch']):
-            runner.logger.info('Making up for the validation before which the run ended.')
+            runner.logger.info('Running the validation that was due or interrupted.')
             runner.val_loop.run()
         self._place(runner, state)
 
     def _place(self, runner: Runner, state: dict | None) -> None:
-        """Put the train loop's data loader and the generators where they were, or at the start."""
+        """Move the train loop's dataloader and the generators to a saved state, or to the start."""
         loop = runner.train_loop
         if 'train_dataloader' not in runner.cfg or not hasattr(
             _sampler(loop.dataloader), 'dataset'
@@ -101,8 +111,8 @@ class ExactResumeHook(Hook):
             if state is not None:
                 set_rng_state(state['rng'][get_rank()])
                 runner.logger.warning(
-                    f'no place among the batches of {type(_sampler(loop.dataloader)).__name__}: '
-                    'the order of the data differs from that of an uninterrupted run'
+                    f'cannot restore the position of {type(_sampler(loop.dataloader)).__name__}: '
+                    'the data order differs from that of an uninterrupted run'
                 )
             return
         infinite = hasattr(loop, 'dataloader_iterator')  # IterBasedTrainLoop
@@ -115,11 +125,13 @@ class ExactResumeHook(Hook):
             if skip and len(loop.dataloader) != state['batches_per_epoch']:
                 raise RuntimeError(
                     'the checkpoint was saved inside an epoch of '
-                    f'{state["batches_per_epoch"]} batches, which is now {len(loop.dataloader)}: '
-                    'resume with the same data and batch size'
+                    f'{state["batches_per_epoch"]} batches, which now has '
+                    f'{len(loop.dataloader)}: resume with the same data and batch size'
                 )
             if skip:
-                runner.logger.info(f'Continuing after {skip} batches, which are not loaded again.')
+                runner.logger.info(
+                    f'Skipped {skip} batches of the interrupted run without loading them.'
+                )
             else:
                 restore()
         loop.dataloader = continued_dataloader(
@@ -127,18 +139,18 @@ class ExactResumeHook(Hook):
             loop.dataloader,
             seed,
             skip,
-            # Not before: an iterator of a data loader draws a number when it is made.
+            # Not earlier: creating an iterator of a dataloader draws a random number.
             before_first=restore if skip else None,
         )
         if infinite:
             loop.dataloader_iterator = ContinuedIterator(loop.dataloader, skip)
 
     def before_val(self, runner: Runner) -> None:
-        """Note the generators."""
-        self._before_val = get_rng_state()
+        """Save the generators."""
+        self._before_val = get_rng_state() if self.enabled else None
 
     def after_val(self, runner: Runner) -> None:
-        """Training goes on as if there had been no validation."""
+        """Restore the generators."""
         if self._before_val is not None:
             set_rng_state(self._before_val)
         self._before_val = None
@@ -149,7 +161,7 @@ def _sampler(dataloader: DataLoader) -> Any:
 
 
 def _validation_is_due(runner: Runner, batches_per_epoch: int) -> bool:
-    """Whether the loop validates between the last iteration done and the next one."""
+    """True if a validation comes between the last finished iteration and the next one."""
     loop = runner.train_loop
     if runner.val_loop is None:
         return False

@@ -139,7 +139,7 @@ def test_resuming_falls_back_to_the_newest_whole_file(tmp_path):
     assert toy.forked(functools.partial(train, epochs=False, resume=True)) == [0]
     log = max((tmp_path / 'run').glob('*/*.log'), key=os.path.getmtime).read_text()
     for i in (10, 8, 6, 4):
-        assert re.search(rf'WARNING - not resumed from: checkpoint \S+iter_{i}.pth', log)
+        assert re.search(rf'WARNING - skipped broken checkpoint: checkpoint \S+iter_{i}.pth', log)
     assert toy.last(tmp_path / 'run')['meta']['iter'] == 12
 
 
@@ -148,14 +148,12 @@ def test_no_fresh_start_where_all_files_are_broken(tmp_path, capfd):
     # Nothing there at all is a start, as ever with --resume.
     assert toy.forked(functools.partial(run, resume=True)) == [0]
     (log,) = (tmp_path / 'run').glob('*/*.log')
-    says = f'nothing to resume in {tmp_path}/run: the run begins from the start'
+    says = f'no checkpoint to resume from in {tmp_path}/run'
     assert says in log.read_text()
     broken(tmp_path / 'run/epoch_1.pth', 'cut')
     assert toy.forked(functools.partial(run, resume=True)) == [1]
     printed = capfd.readouterr().err
-    assert re.search(
-        'nothing to resume from, every checkpoint is broken: .*epoch_1.pth.*truncated', printed
-    )
+    assert re.search('cannot resume, all checkpoints are broken: .*epoch_1.pth.*truncated', printed)
     (tmp_path / 'run/epoch_1.pth').unlink()
     assert toy.forked(functools.partial(run, resume=True)) == [1]
     assert 'epoch_1.pth does not exist' in capfd.readouterr().err

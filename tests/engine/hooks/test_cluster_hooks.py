@@ -13,7 +13,7 @@ from PIL import Image
 from toy import TINY
 
 from mmpaca.engine import ClusterRecordHook, ClusterVisualizationHook
-from mmpaca.engine.wrappers import bare_model
+from mmpaca.engine.wrappers import unwrapped
 from mmpaca.evaluation import ClusterAlignmentMetric
 from mmpaca.explain import sheets
 from mmpaca.explain.scene import Scene
@@ -137,6 +137,8 @@ def test_bare_names_under_any_scope():
 
 def test_test_time_augmentation_is_refused(runner):
     model = runner().model
-    assert bare_model(model) is model
+    assert unwrapped(model, allow_tta=False) is model
+    wrapped = DetTTAModel(module=model)
+    assert unwrapped(wrapped) is model
     with pytest.raises(ValueError, match='run without --tta'):
-        bare_model(DetTTAModel(module=model))
+        unwrapped(wrapped, allow_tta=False)

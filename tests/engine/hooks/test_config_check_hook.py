@@ -1,6 +1,14 @@
 """Dataset, evaluator and heads that do not agree stop a run before it begins."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
+import torch
+from mmengine.registry import PARAM_SCHEDULERS
+from torch import nn
+
+from mmpaca.engine import ConfigCheckHook
 
 
 @pytest.mark.parametrize(
@@ -10,13 +18,13 @@ import pytest
             {'val_dataloader.dataset.ann_file': 'annotations/train.json'},
             ValueError,
             '8 of the 16 images of val_dataloader, first 000010.png, are not in '
-            'val_evaluator.ann_file: give val_evaluator.ann_file and val_dataloader.dataset the',
+            'val_evaluator.ann_file: set val_evaluator.ann_file',
         ),
         (
             {'val_dataloader.dataset.metainfo.classes': ('circle', 'square', 'triangle', 'stars')},
             ValueError,
             r"classes \['stars'\] of val_dataloader are not among those of val_evaluator.ann_file, "
-            r"\['circle', 'square', 'triangle', 'star'\]: spell them alike",
+            r"\['circle', 'square', 'triangle', 'star'\]: use the same spelling",
         ),
         (
             {'model.roi_head.bbox_head.num_classes': 3},
@@ -39,3 +47,49 @@ def test_testing_too(runner):
     }
     with pytest.raises(ValueError, match='8 of the 16 images of test_dataloader'):
         runner(**options).test()
+
+
+@pytest.mark.parametrize(
+    ('scheduler', 'length', 'message'),
+    [
+        (
+            dict(type='LinearLR', by_epoch=False, end=1000),
+            2000,
+            '1000 of 2000 iterations.*end=200 ',
+        ),
+        (dict(type='LinearLR', by_epoch=False, end=600), 2000, None),
+        (dict(type='LinearLR', by_epoch=True, end=2), 4, '2 of 4 epochs.*end=2 '),
+        (dict(type='mmpaca.LinearWarmupLR', by_epoch=False, end=100), 100, None),
+        (dict(type='ConstantLR', by_epoch=False, end=100), 100, None),
+    ],
+)
+def test_a_long_warmup_is_named(scheduler, length, message):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1)
+    runner = SimpleNamespace(
+        cfg={},
+        val_loop=None,
+        max_iters=length,
+        max_epochs=length,
+        param_schedulers=[PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer))],
+        logger=SimpleNamespace(warning=(said := []).append),
+    )
+    ConfigCheckHook().before_train(runner)
+    assert len(said) == (message is not None)
+    assert not said or re.search(message, said[0])
+
+
+def test_class_weights_follow_the_number_of_classes():
+    """As in Mask2Former, whose config lists a weight per class."""
+    loss = SimpleNamespace(class_weight=[2.0] * 80 + [0.1])
+    head = nn.Module()
+    head.num_classes, head.loss_cls, head.class_weight = 4, loss, loss.class_weight
+    model = nn.ModuleDict(dict(panoptic_head=head))
+    said = []
+    runner = SimpleNamespace(model=model, hooks=[], logger=SimpleNamespace(info=said.append))
+    for _ in range(2):  # the second time it matches
+        ConfigCheckHook().before_run(runner)
+        assert loss.class_weight == head.class_weight == [2.0] * 4 + [0.1]
+    assert len(said) == 1 and 'panoptic_head.loss_cls.class_weight' in said[0]
+    loss.class_weight = [1.0, 2.0, 1.0]
+    with pytest.raises(ValueError, match='has 3 values for 4 classes: give 5'):
+        ConfigCheckHook().before_run(runner)

@@ -125,7 +125,7 @@ def test_a_changed_epoch_is_refused_inside_it(tmp_path, capfd):
         toy.train(tmp_path / 'a', resume=True, **kind)
 
     assert toy.forked(resume) == [1]
-    assert 'inside an epoch of 6 batches, which is now 3' in capfd.readouterr().err
+    assert 'inside an epoch of 6 batches, which now has 3' in capfd.readouterr().err
 
 
 def draw() -> list[float]:

@@ -1,0 +1,89 @@
+"""Pictures and a page of clusters for image files: the function behind ``mmpaca clusters``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+from mmengine.config import Config
+
+from mmpaca.datasets.images import check_images, find_images
+from mmpaca.explain.html_page import Page
+from mmpaca.explain.recorder import record
+from mmpaca.explain.scene import Scene
+from mmpaca.explain.sheets import all_sheets
+
+from .configs import find_checkpoint, find_config
+from .inference import Predictor
+from .prediction import track
+
+
+def page(
+    images: str | Path | Sequence[str | Path],
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    out_dir: str | Path,
+    *,
+    device: str | None = None,
+    score_thr: float = 0.3,
+    stages: Sequence[int] | None = None,
+    all_blocks: bool = False,
+    num_clusters: int = 9,
+    map_cells: int = 48,
+) -> Path:
+    """Draw the clusters of images, and write an interactive page.
+
+    Writes ``index.html``, and for each image a folder ``NNN_NAME`` with ``detections.jpg``,
+    ``stageI_blockJ.jpg`` (clusters) and ``looked_at_K.jpg`` (relevance of patches to detections).
+
+    Args:
+        images: image files, folders and globs.
+        config: config of mmdet or mmpretrain with a PaCaViT: a path, a name that ``mmpaca configs``
+            lists, or a Config.
+        checkpoint: path or URL of its weights.
+        out_dir: output folder.
+        device: e.g. ``'cuda:0'``; None for the GPU if there is one.
+        score_thr: lowest score of a detection.
+        stages: stages to show, from 1; None for all that have clusters.
+        all_blocks: show every block of a stage instead of the last one.
+        num_clusters: heat maps per stage.
+        map_cells: longer side of a map on the page; larger ones are reduced.
+
+    Returns:
+        Path of ``index.html``.
+
+    Raises:
+        FileNotFoundError: an input, the config or the checkpoint does not exist.
+        ValueError: an image cannot be decoded, the model has no PaCaViT, or a stage no clusters.
+        RuntimeError: the checkpoint matches the model only in part.
+
+    Example:
+        >>> import mmpaca
+        >>> mmpaca.explain.page(
+        ...     'photos/', 'mask_rcnn_paca', 'epoch_12.pth', 'clusters'
+        ... )  # doctest: +SKIP
+    """
+    paths = find_images([images] if isinstance(images, str | Path) else images)
+    check_images(paths)
+    if not isinstance(config, Config):
+        config = find_config(str(config))
+        checkpoint = find_checkpoint(str(checkpoint), config)
+    predictor = Predictor(config, checkpoint, device)
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    attention = 'all' if all_blocks else 'last'
+    with (
+        record(predictor.model, attention) as recording,
+        Page(out_dir / 'index.html', map_cells) as html,
+    ):
+        # A number before each name: two folders may have images of one name.
+        for number, path in enumerate(track(paths, len(paths), 'Clusters'), start=1):
+            image, sample = predictor(path)
+            scene = Scene.from_sample(
+                image, sample, recording, 0, predictor.classes, score_thr, all_blocks
+            ).only_stages(stages)
+            folder = out_dir / f'{number:03d}_{path.stem}'
+            drawn = predictor.draw(image, sample, score_thr)
+            for name, picture in [('detections', drawn), *all_sheets(scene, num_clusters)]:
+                mmcv.imwrite(picture[..., ::-1], str(folder / f'{name}.jpg'))
+            html.add(path.name, scene)
+    return html.path

@@ -1,0 +1,73 @@
+"""Draw the clusters of a PaCa detector or classifier on images.
+
+Writes to DIR:
+
+  index.html                  interactive page: point at a patch to see its clusters
+  NNN_NAME/detections.jpg     the predictions
+  NNN_NAME/stageI_blockJ.jpg  strongest cluster of each patch, and heat maps of the
+                              clusters that receive most attention
+  NNN_NAME/looked_at_K.jpg    relevance of patches to each detection
+"""
+
+import argparse
+
+from . import options
+
+HELP = 'draw clusters as pictures and an interactive page'
+EXAMPLE = 'mmpaca clusters mask_rcnn_paca epoch_12.pth photos/ --out-dir clusters'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    options.add_config(parser)
+    options.add_checkpoint(parser)
+    options.add_inputs(parser, 'image files, folders, quoted globs')
+    options.add_out_dir(parser, 'clusters')
+    options.add_score_thr(parser)
+    options.add_device(parser)
+    natural = options.at_least(1)
+    parser.add_argument(
+        '--stages',
+        metavar='I',
+        type=natural,
+        nargs='+',
+        help='stages to show, from 1 (default: all)',
+    )
+    parser.add_argument(
+        '--all-blocks', action='store_true', help='show all blocks of a stage, not only the last'
+    )
+    parser.add_argument(
+        '--num-clusters', metavar='N', type=natural, default=9, help='heat maps per stage'
+    )
+    parser.add_argument(
+        '--map-cells',
+        metavar='N',
+        type=natural,
+        default=48,
+        help='longer side of a map on the page',
+    )
+    options.add_cfg_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write pictures and page."""
+    from mmpaca import plugin
+
+    plugin.install()
+    from mmpaca.apis.clusters import page
+    from mmpaca.apis.configs import find_checkpoint, find_config, read_config
+    from mmpaca.apis.devices import find_device
+
+    path = page(
+        args.inputs,
+        read_config(args.config, args.cfg_options),
+        find_checkpoint(args.checkpoint, find_config(args.config)),
+        args.out_dir,
+        device=find_device(args.device),
+        score_thr=args.score_thr,
+        stages=args.stages,
+        all_blocks=args.all_blocks,
+        num_clusters=args.num_clusters,
+        map_cells=args.map_cells,
+    )
+    print(f'pictures are in {path.parent}, the page is {path}')

@@ -1,0 +1,5 @@
+"""Parameter schedulers."""
+
+from .linear_warmup import LinearWarmupLR
+
+__all__ = ['LinearWarmupLR']
