@@ -2,8 +2,11 @@
 
 Replaces all of mmengine's loaders through ``CheckpointLoader.register_scheme``, its public
 extension point. For local files mmengine calls a bare ``torch.load``, which since torch 2.6 refuses
-the checkpoints that mmengine itself writes (their message hub holds HistoryBuffer objects); what it
+the checkpoints that mmengine itself writes (HistoryBuffer in the message hub); files that it
 downloads (``http://``, ``torchvision://``, ...) may run code.
+
+The steps: :mod:`.archive` checks the container, :mod:`.unpickling` rebuilds the objects by the
+functions of :mod:`.standins`, :mod:`.config_text` checks the configuration text.
 """
 
 import contextlib
@@ -39,7 +42,7 @@ from .unpickling import pickle_module
 
 _WEIGHT_KEYS = ('state_dict', 'model')
 _HTTP = ('http://', 'https://')
-# Which of mmengine's lists the names under a scheme stand in.
+# Schemes and mmengine's list of names for each.
 _ZOOS = {
     'torchvision': get_torchvision_models,
     'modelzoo': get_torchvision_models,
@@ -47,12 +50,12 @@ _ZOOS = {
     'openmmlab': get_external_models,
     'mmcls': get_mmcls_models,
 }
-# mmengine's patterns for object stores. Its loaders could not read what mmengine saves, either.
+# mmengine's patterns for object stores.
 _STORES = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://')
 
 
 class UnsafeCheckpointError(pickle.UnpicklingError):
-    """A checkpoint holds objects that are not loaded because unpickling them can run code."""
+    """A checkpoint contains objects or text that can run code when loaded."""
 
 
 def load_from_local(
@@ -64,19 +67,19 @@ def load_from_local(
     """Load a local checkpoint without running code from it.
 
     Args:
-        filename: of a checkpoint of ours, of mmdet or mmpretrain, or of the authors; the
-            latter's weights come back under ``'state_dict'`` with OpenMMLab's names. Its
-            suffix tells a safetensors file.
+        filename: path of a checkpoint (.pth, or .safetensors by suffix). The authors' weights
+            are returned under ``'state_dict'`` with OpenMMLab's names.
         map_location: as in ``torch.load``.
-        rename: False leaves the authors' names as they are.
-        trust: take every object, and run the code that the file wants run.
+        rename: False keeps the authors' names.
+        trust: full unpickling (``weights_only=False``); executes code in the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        IsADirectoryError: it is a folder.
-        UnsafeCheckpointError: it holds other objects than tensors, numbers, strings, their
-            containers and ``SAFE_GLOBALS``; the message names them.
-        RuntimeError: it is truncated or no checkpoint.
+        FileNotFoundError: the file does not exist.
+        OSError: it is a folder, a FIFO or a device.
+        UnsafeCheckpointError: it contains objects other than tensors, numbers, strings, their
+            containers and :data:`mmpaca.checkpoint.standins.ALLOWED`, or code in its
+            configuration text; the message names them.
+        RuntimeError: it is truncated, damaged or not a checkpoint.
 
     Example:
         >>> import tempfile
@@ -157,12 +160,12 @@ def load_from_http(url: str, map_location: Any = None, trust: bool = False) -> A
     """:func:`load_from_local` for an http address: local rank 0 downloads into torch's hub cache.
 
     Args:
-        url: of the file. One that is in the cache under this file name is not downloaded again.
+        url: address of the file. A cached file of that name is not downloaded again.
         map_location: as in ``torch.load``.
         trust: as in :func:`load_from_local`.
 
     Raises:
-        urllib.error.URLError: it cannot be downloaded.
+        urllib.error.URLError: the download failed.
         UnsafeCheckpointError, RuntimeError: as :func:`load_from_local`.
     """
     path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(url))
@@ -183,13 +186,13 @@ def load_from_zoo(filename: str, map_location: Any = None, trust: bool = False) 
     """:func:`load_from_http` for a name in one of mmengine's lists of models.
 
     Args:
-        filename: e.g. ``'torchvision://resnet50'``, ``'open-mmlab://msra/hrnetv2_w18'``. Of
-            ``'mmcls://...'`` the backbone alone is returned, as mmengine does.
+        filename: e.g. ``'torchvision://resnet50'``, ``'open-mmlab://msra/hrnetv2_w18'``.
+            ``'mmcls://...'`` returns the backbone only, as in mmengine.
         map_location: as in ``torch.load``.
         trust: as in :func:`load_from_local`.
 
     Raises:
-        ValueError: there is no such name in the list.
+        ValueError: the name is not in the list.
         FileNotFoundError, urllib.error.URLError, UnsafeCheckpointError, RuntimeError: as the
             loaders of files and addresses.
     """
@@ -204,12 +207,12 @@ def load_from_zoo(filename: str, map_location: Any = None, trust: bool = False) 
         close = ', '.join(difflib.get_close_matches(name, addresses)) or 'no similar one'
         raise ValueError(
             f"{filename} is not loaded: mmengine's list has no {name!r} ({close}); give a name "
-            'of the list, an http address or a local file'
+            'from the list, an http address or a local file'
         )
     address = addresses[name]
     if address.startswith(_HTTP):
         checkpoint = load_from_http(address, map_location, trust)
-    else:  # the user's own list names files beside it
+    else:  # the user's own list names files in the same folder
         path = os.path.join(_get_mmengine_home(), address)
         checkpoint = load_from_local(path, map_location, trust=trust)
     if scheme != 'mmcls':
@@ -220,22 +223,23 @@ def load_from_zoo(filename: str, map_location: Any = None, trust: bool = False) 
 
 
 def load_from_store(filename: str, map_location: Any = None, trust: bool = False) -> Any:
-    """Refuse an object store's address: mmengine's loaders for these are not ours to vouch for.
+    """Raise an error: object stores are not supported.
 
     Raises:
-        ValueError: always; says what to do.
+        ValueError: always, with the remedy.
     """
     raise ValueError(
-        f'checkpoint {filename} is not loaded: mmpaca loads local files, http addresses and '
+        f'checkpoint {filename} is not loaded: object stores are not supported, only local files, '
+        'http addresses and '
         f"mmengine's named models ({', '.join(_ZOOS)}); download it and give the local path"
     )
 
 
 def weights_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """The weights in a checkpoint: under ``'state_dict'`` or ``'model'``, or the dict itself.
+    """Return the weights of a checkpoint: ``'state_dict'``, ``'model'`` or the dict itself.
 
     Raises:
-        ValueError: it is no dict.
+        ValueError: the checkpoint is not a dict.
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(
@@ -249,10 +253,7 @@ def weights_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
 
 
 def to_openmmlab(checkpoint: Any) -> Any:
-    """A checkpoint whose weights, where they are the authors', have OpenMMLab's names.
-
-    Any other is returned as it is.
-    """
+    """Rename the authors' weights to OpenMMLab's names; return other checkpoints as they are."""
     if not isinstance(checkpoint, Mapping):
         return checkpoint
     weights = weights_of(checkpoint)
@@ -269,10 +270,10 @@ def to_openmmlab(checkpoint: Any) -> Any:
 
 
 def register_loaders(trust: bool = False) -> None:
-    """Make mmengine (Runner, ``init_cfg``, inferencers) load all checkpoints through this.
+    """Replace mmengine's checkpoint loaders (Runner, ``init_cfg``, inferencers) by these.
 
     Args:
-        trust: as in :func:`load_from_local`, for all files from now on.
+        trust: as in :func:`load_from_local`, for every file from now on.
     """
     loaders: dict[tuple[str, ...], Callable] = {
         ('',): load_from_local,
@@ -285,4 +286,4 @@ def register_loaders(trust: bool = False) -> None:
         CheckpointLoader.register_scheme(prefixes, loader=loader, force=True)
 
 
-register_loaders()  # whoever loads anything has imported this: see mmpaca/__init__.py
+register_loaders()  # imported by mmpaca.plugin.install()

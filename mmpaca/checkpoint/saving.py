@@ -1,7 +1,7 @@
-"""Files that appear complete or not at all.
+"""Atomic writes.
 
-mmengine's local backend writes in place: a process killed in the middle of a save leaves half a
-checkpoint under the name of a whole one.
+mmengine's local backend writes in place: a process killed during a save leaves a truncated
+checkpoint under its final name.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ _TEMPORARY = '.part'
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file so that at any moment its name stands for the old or for the new content.
+    """Write a file atomically: its name has the old or the new content at any time.
 
-    Written beside the target, flushed to the disk, renamed over it; then the folder is flushed,
-    so that the rename survives a power failure too.
+    Writes a temporary file in the same folder, flushes it to disk and renames it. Then the folder
+    is flushed, so that the rename survives a power failure.
 
     Args:
-        path: the folder is created where needed; a link is followed.
-        content: the whole file.
+        path: file to write; its folder is created, a link is followed.
+        content: content of the file.
 
     Raises:
-        OSError: what went wrong, e.g. no space left; the old content is still there.
+        OSError: the write failed, e.g. no space left; the old content is unchanged.
     """
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
@@ -46,14 +46,14 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
             os.remove(temporary)
         raise OSError(
             error.errno,
-            f'{error.strerror} while saving {len(content)} bytes; what was saved before is whole',
+            f'{error.strerror} while saving {len(content)} bytes; the previous file is unchanged',
             path,
         ) from error
     _sync_folder(folder)
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Delete what a process killed in :func:`write_atomically` left behind."""
+    """Delete the temporary files of processes killed in :func:`write_atomically`."""
     for leftover in Path(folder).glob(f'*.pth{_TEMPORARY}'):
         leftover.unlink(missing_ok=True)
 
@@ -68,7 +68,7 @@ def _sync_folder(folder: str) -> None:
 
 @register_backend(ATOMIC_BACKEND)
 class AtomicBackend(LocalBackend):
-    """mmengine's local file backend with writes that are complete or do not happen."""
+    """mmengine's local file backend with atomic writes."""
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
         """Write bytes; see :func:`write_atomically`."""

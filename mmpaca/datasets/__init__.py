@@ -1,4 +1,4 @@
-"""COCO datasets of which a part may be broken, and generated and bundled data."""
+"""COCO dataset that skips broken parts, and toy datasets."""
 
 from .coco import LoadVerifiedImageFromFile, TolerantCocoDataset
 from .toy import CLASSES, write_digits, write_shapes

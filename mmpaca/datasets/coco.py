@@ -1,6 +1,7 @@
-"""COCO datasets of which a part may be broken."""
+"""COCO dataset that skips broken annotations and images."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,26 +15,27 @@ from mmengine.logging import print_log
 
 from mmpaca.registry import DATASETS, TRANSFORMS
 
+from .coco_categories import check_category_order, in_order_of_classes
 from .coco_faults import FAULTS, REMEDY, Fault, count, find_faults, without_faults
 from .images import MAX_PIXELS, decode
 
 
 @TRANSFORMS.register_module()
 class LoadVerifiedImageFromFile(MMCVLoadImageFromFile):
-    """mmcv's, but a file that is truncated or of another size than annotated is an error.
+    """mmcv's LoadImageFromFile with errors for truncated files and sizes unlike the annotations'.
 
     Args:
-        max_pixels: of the largest image that is decoded.
-        **kwargs: mmcv's, but for ``ignore_empty`` and ``file_client_args``.
+        max_pixels: largest number of pixels to decode.
+        **kwargs: arguments of mmcv's, except ``ignore_empty`` and ``file_client_args``.
 
     Raises:
-        ValueError: one of those two is given.
+        ValueError: one of these two is given.
     """
 
     def __init__(self, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
         if kwargs.pop('ignore_empty', False):
             raise ValueError(
-                'ignore_empty=True is not for mmpaca.LoadVerifiedImageFromFile: remove it, for '
+                'ignore_empty=True is not for mmpaca.LoadVerifiedImageFromFile: remove it, '
                 'mmpaca.TolerantCocoDataset replaces images that cannot be loaded'
             )
         if kwargs.pop('file_client_args', None) is not None:
@@ -60,20 +62,25 @@ class LoadVerifiedImageFromFile(MMCVLoadImageFromFile):
 
 @DATASETS.register_module()
 class TolerantCocoDataset(MMDetCocoDataset):
-    """mmdet's CocoDataset, of which a part may be broken.
+    """mmdet's CocoDataset that skips broken annotations and images in training.
 
-    Annotations that mmdet would stumble over are left out when the file is read; an image that
-    cannot be loaded is replaced by another one, as mmdet does with one that has no instances
-    left. Each is logged once, by its name, and :class:`mmpaca.engine.BadDataSummaryHook` sums up. In
-    testing nothing is replaced: a broken image is an error that names it.
+    Annotations that break mmdet are skipped when the file is read; an image that cannot be loaded
+    is replaced by another one, as mmdet replaces images without instances. Each is logged once by
+    name, and :class:`mmpaca.engine.BadDataSummaryHook` logs a summary. In testing nothing is
+    replaced: a broken image is an error that names it.
+
+    Labels follow the names in ``metainfo.classes``, whatever the order of the file's categories.
+    In validation and testing that order must be the same, because mmdet's CocoMetric numbers
+    labels by it.
 
     Args:
-        max_bad_share: of the samples; where more of them turn out to be broken, training stops.
-        **kwargs: mmdet's.
+        max_bad_share: share of broken samples above which training stops.
+        **kwargs: arguments of mmdet's CocoDataset.
 
     Raises:
-        ValueError: ``max_bad_share`` is not in 0..1; in training, the file is none of COCO's, has
-            nothing that is whole, or lacks a class.
+        ValueError: ``max_bad_share`` is not in 0..1; a class is not among the categories, or they
+            have duplicates; in training, the file is not a COCO annotation file or has no whole
+            annotation; in testing, the categories are in another order than the classes.
     """
 
     def __init__(self, *args: Any, max_bad_share: float = 0.05, **kwargs: Any) -> None:
@@ -86,47 +93,52 @@ class TolerantCocoDataset(MMDetCocoDataset):
         super().__init__(*args, **kwargs)
 
     def full_init(self) -> None:
-        """Read the annotations; then one flag per sample, shared with the loader's workers."""
+        """Read the annotations and make one flag per sample, shared with the workers."""
         if not self._fully_initialized:
             super().full_init()
             self.is_bad = torch.zeros(len(self), dtype=torch.bool).share_memory_()
 
     def COCOAPI(self, path: str) -> COCO:
-        """What is in the file, in training without what is broken."""
+        """Read the annotations, in training without the broken ones."""
         if self.test_mode:
-            return MMDetCocoDataset.COCOAPI(path)
+            index = MMDetCocoDataset.COCOAPI(path)
+            if 'categories' in index.dataset:  # else nothing is annotated
+                self._name_file(
+                    check_category_order, index.dataset['categories'], self.metainfo['classes']
+                )
+            return index
         index = MMDetCocoDataset.COCOAPI()
-        # A remote file's copy has no suffix that would say so.
-        index.dataset = fileio.load(path, file_format='json')
-        try:
-            self.faults = list(find_faults(index.dataset, self.with_mask, thorough=False))
-        except ValueError as error:
-            raise ValueError(f'{self.ann_file}: {error}') from None
+        # The copy of a remote file has no suffix.
+        index.dataset = self._name_file(fileio.load, path, 'json')
+        self.faults = self._name_file(self._find_faults, index.dataset)
         for fault in self.faults:
             _log(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
         index.dataset = without_faults(index.dataset, self.faults)
-        self._check_left(index.dataset)
+        if not index.dataset['images'] or not index.dataset['annotations']:
+            kinds = ', '.join(f'{number} x {kind}' for kind, number, *_ in count(self.faults))
+            raise ValueError(f'{self.ann_file}: nothing is left to train on, there are {kinds}')
+        index.dataset['categories'] = self._name_file(
+            in_order_of_classes, index.dataset['categories'], self.metainfo['classes']
+        )
         index.createIndex()
         index.img_ann_map, index.cat_img_map = index.imgToAnns, index.catToImgs
         return index
 
-    def _check_left(self, coco: dict) -> None:
-        if not coco['images'] or not coco['annotations']:
-            kinds = ', '.join(f'{number} x {kind}' for kind, number, *_ in count(self.faults))
-            raise ValueError(f'{self.ann_file}: nothing is left to train on, there are {kinds}')
-        names = [category['name'] for category in coco['categories']]
-        unknown = [name for name in self.metainfo['classes'] if name not in names]
-        if unknown:  # mmdet's labels would be those of other classes
-            raise ValueError(
-                f'{self.ann_file} has the categories {names}, not {unknown}: set '
-                'dataset.metainfo.classes to names in the file'
-            )
+    def _find_faults(self, coco: dict) -> list[Fault]:
+        return list(find_faults(coco, self.with_mask, thorough=False))
+
+    def _name_file(self, function: Callable, *args: Any) -> Any:
+        """Call a function and name the annotation file in its ValueError."""
+        try:
+            return function(*args)
+        except (ValueError, RecursionError) as error:  # also what a JSON parser raises
+            raise ValueError(f'{self.ann_file}: {error}') from None
 
     def prepare_data(self, idx: int) -> dict | None:
-        """A sample, or None where it is broken and another one shall take its place.
+        """Load a sample; None if it is broken and to be replaced by another one.
 
         Raises:
-            RuntimeError: in testing; in training, where too many are broken.
+            RuntimeError: a sample is broken, in testing; too many are, in training.
         """
         try:
             return super().prepare_data(idx)
@@ -134,7 +146,7 @@ class TolerantCocoDataset(MMDetCocoDataset):
             path = self.get_data_info(idx)['img_path']
             if self.test_mode:
                 raise RuntimeError(
-                    f'{path}: {error}. Nothing is left out of what is evaluated; see '
+                    f'{path}: {error}. No image is skipped in evaluation; see '
                     f'tools/analysis/check_coco.py {self.ann_file} {self.data_prefix.get("img", "")}'
                 ) from error
             if not self.is_bad[idx]:
@@ -151,10 +163,10 @@ class TolerantCocoDataset(MMDetCocoDataset):
             return None
 
     def bad_files(self) -> list[str]:
-        """Images that could not be loaded so far, by any worker of this rank."""
+        """Return the images that no worker of this rank could load so far."""
         return [self.get_data_info(int(i))['img_path'] for i in self.is_bad.nonzero()]
 
 
 def _log(message: str) -> None:
-    # mmengine's other ranks log errors only, but each has its own samples.
+    # Other ranks log errors only, but each has its own samples.
     print_log(message, 'current', logging.WARNING if is_main_process() else logging.ERROR)

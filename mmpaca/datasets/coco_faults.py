@@ -1,4 +1,4 @@
-"""What can be wrong in a COCO annotation file, and the file without it."""
+"""Faults in a COCO annotation file, and the file without them."""
 
 import math
 from collections import Counter
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# What is wrong -> what becomes of it: the annotation or the image is left out, or it stays.
+from .coco_categories import check_categories
+
+# Fault -> what is skipped because of it; 'stays' for nothing.
 FAULTS = {
     'image: id missing or duplicate': 'image',
     'image: no file name or size': 'image',
@@ -19,7 +21,9 @@ FAULTS = {
     'segmentation: empty': 'annotation',
     'segmentation: not finite': 'annotation',
     'segmentation: less than three points': 'annotation',
+    'segmentation: far outside of the image': 'annotation',
     'segmentation: RLE of another size': 'annotation',
+    'segmentation: invalid RLE': 'annotation',
     'area: zero or negative': 'annotation',
     'area: missing or not finite': 'area of the box',
     'box: partly outside of the image': 'stays',
@@ -32,25 +36,27 @@ FAULTS = {
 
 
 REMEDY = {
-    'image': 'image left out',
-    'annotation': 'annotation left out',
-    'area of the box': "the box's area is taken",
+    'image': 'image skipped',
+    'annotation': 'annotation skipped',
+    'area of the box': "the box's area is used",
     'stays': 'stays',
 }
 
-# What an annotation says of it.
+# pycocotools takes memory for each pixel of a polygon's outline: 2.3 GiB at 1e7, a crash at 1e9.
+_MAX_SIZES_AWAY = 10
+# The key of the invalid value.
 _VALUE = {'unknown image': 'image_id', 'unknown category': 'category_id'}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong."""
+    """One fault."""
 
     kind: str  # of FAULTS
     file_name: str  # of the image, '?' where unknown
     annotation: int | None = None  # its place in the list of annotations
     image: int | None = None  # its place in the list of images
-    detail: str = ''  # the value that is wrong, or what the decoder said
+    detail: str = ''  # the invalid value, or the decoder's error
 
     def __str__(self) -> str:
         where = '' if self.annotation is None else f', annotation no. {self.annotation}'
@@ -58,21 +64,21 @@ class Fault:
 
 
 def find_faults(coco: dict, with_mask: bool = True, thorough: bool = True) -> Iterator[Fault]:
-    """Look through a COCO annotation file.
+    """Find the faults of a COCO annotation file.
 
     Args:
-        coco: its content.
-        with_mask: segmentations are needed.
-        thorough: look for what does not hurt training, too (``'stays'`` in :data:`FAULTS`).
+        coco: content of the file, any JSON.
+        with_mask: check segmentations.
+        thorough: also report faults that do not affect training (``'stays'`` in :data:`FAULTS`).
 
     Raises:
-        ValueError: a list of it is missing or empty, or the id or name of a category is.
+        ValueError: a list is missing or empty, or a category is invalid or duplicate.
     """
     _check_structure(coco)
     images: dict = {}
     for place, image in enumerate(coco['images']):
-        name = str(image.get('file_name', '?'))
-        if image.get('id') is None or image['id'] in images:
+        name = _file_name(image)
+        if not isinstance(image, dict) or not _is_id(image.get('id')) or image['id'] in images:
             yield Fault('image: id missing or duplicate', name, image=place)
         elif name == '?' or not _is_positive(image.get('width'), image.get('height')):
             yield Fault('image: no file name or size', name, image=place)
@@ -82,18 +88,23 @@ def find_faults(coco: dict, with_mask: bool = True, thorough: bool = True) -> It
     seen: set = set()
     content: dict = {image_id: [] for image_id in images}
     for place, annotation in enumerate(coco['annotations']):
-        image = images.get(annotation.get('image_id'))
-        name = '?' if image is None else image['file_name']
+        if not isinstance(annotation, dict):
+            yield Fault('id missing or duplicate', '?', annotation=place)
+            continue
+        image_id = annotation.get('image_id')
+        image = images.get(image_id) if _is_id(image_id) else None
+        name = _file_name(image)
         kinds = list(_annotation_faults(annotation, image, categories, seen, with_mask))
         if image is not None and not any(FAULTS[kind] == 'annotation' for kind in kinds):
-            content[image['id']].append(bool(annotation.get('iscrowd')))
+            content[image_id].append(bool(annotation.get('iscrowd')))
             if thorough:
-                kinds += _harmless_faults(annotation, image)
+                kinds += _harmless_faults(annotation, image, with_mask)
         for kind in kinds:
-            # With quotes: most often it is text where the file has numbers.
+            # With quotes: most often it is text instead of a number.
             detail = repr(annotation.get(_VALUE[kind])) if kind in _VALUE else ''
-            yield Fault(kind, name, annotation=place, detail=detail)
-        seen.add(annotation.get('id'))
+            yield Fault(kind, name, annotation=place, detail=detail[:80])
+        if _is_id(annotation.get('id')):
+            seen.add(annotation['id'])
     if thorough:
         for image_id, crowds in content.items():
             if not crowds:
@@ -103,7 +114,7 @@ def find_faults(coco: dict, with_mask: bool = True, thorough: bool = True) -> It
 
 
 def without_faults(coco: dict, faults: list[Fault]) -> dict:
-    """A copy of a COCO annotation file with what :data:`FAULTS` says left out or mended."""
+    """Copy a COCO annotation file, without or with fixed faults as :data:`FAULTS` says."""
 
     def places(remedy: str) -> set[int | None]:
         found = [fault for fault in faults if FAULTS[fault.kind] == remedy]
@@ -124,7 +135,7 @@ def without_faults(coco: dict, faults: list[Fault]) -> dict:
 
 
 def count(faults: list[Fault]) -> list[tuple[str, int, str, str]]:
-    """Rows of a table: what, how many, what becomes of it, the first file."""
+    """Return rows of a table: fault, number, remedy, first file."""
     numbers = Counter(fault.kind for fault in faults)
     first: dict[str, str] = {}
     for fault in faults:
@@ -135,26 +146,25 @@ def count(faults: list[Fault]) -> list[tuple[str, int, str, str]]:
 
 
 def _check_structure(coco: Any) -> None:
-    """Refuse what cannot be mended by leaving out a part."""
+    """Raise an error for what cannot be fixed by skipping a part."""
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(coco, dict) or not isinstance(coco.get(key), list):
             raise ValueError(f'no list {key!r}: needed are images, annotations and categories')
         if not coco[key]:
             raise ValueError(f'the list of {key} is empty')
-    for place, category in enumerate(coco['categories']):
-        if not {'id', 'name'} <= category.keys():
-            raise ValueError(f'category no. {place} is {category}: it needs an id and a name')
+    check_categories(coco['categories'])
 
 
 def _annotation_faults(
     annotation: dict, image: dict | None, categories: set, seen: set, with_mask: bool
 ) -> Iterator[str]:
-    """What mmdet stumbles over."""
-    if annotation.get('id') is None or annotation['id'] in seen:
+    """Faults that break training or are not learnt from."""
+    if not _is_id(annotation.get('id')) or annotation['id'] in seen:
         yield 'id missing or duplicate'
     if image is None:
         yield 'unknown image'
-    if annotation.get('category_id') not in categories:
+    category = annotation.get('category_id')
+    if not _is_id(category) or category not in categories:
         yield 'unknown category'
     box = annotation.get('bbox')
     if not isinstance(box, list) or len(box) != 4 or not _is_finite(box):
@@ -164,7 +174,11 @@ def _annotation_faults(
     if width < 1 or height < 1:
         yield 'box: narrower than a pixel'
     elif image is not None and not (
-        x < image['width'] and y < image['height'] and x + width > 0 and y + height > 0
+        _is_near(box, image)
+        and x < image['width']
+        and y < image['height']
+        and x + width > 0
+        and y + height > 0
     ):
         yield 'box: outside of the image'
     area: Any = annotation.get('area')
@@ -180,25 +194,65 @@ def _segmentation_faults(segmentation: Any, image: dict) -> Iterator[str]:
     if not segmentation:
         yield 'segmentation: empty'
     elif isinstance(segmentation, dict):
-        if not segmentation.get('counts') or list(segmentation.get('size', ())) != [
-            image['height'], image['width'],
-        ]:  # fmt: skip
-            yield 'segmentation: RLE of another size'
-    elif not all(isinstance(part, list) and _is_finite(part) for part in segmentation):
+        yield from _rle_faults(segmentation, image)
+    elif not isinstance(segmentation, list) or not all(
+        isinstance(part, list) and _is_finite(part) for part in segmentation
+    ):
         yield 'segmentation: not finite'
+    elif not all(_is_near(part, image) for part in segmentation):
+        yield 'segmentation: far outside of the image'
     elif not any(len(part) >= 6 and len(part) % 2 == 0 for part in segmentation):
         yield 'segmentation: less than three points'
 
 
-def _harmless_faults(annotation: dict, image: dict) -> Iterator[str]:
-    """What training survives and a person may want to mend."""
+def _rle_faults(rle: dict, image: dict) -> Iterator[str]:
+    if not rle.get('counts') or rle.get('size') != [image['height'], image['width']]:
+        yield 'segmentation: RLE of another size'
+        return
+    counts = rle['counts']
+    try:
+        counts = decompressed(counts) if isinstance(counts, str) else counts
+    except ValueError:
+        counts = None
+    if not isinstance(counts, list) or not all(type(n) is int and n >= 0 for n in counts):
+        yield 'segmentation: invalid RLE'
+    elif sum(counts) != image['height'] * image['width']:
+        yield 'segmentation: RLE of another size'
+
+
+def decompressed(text: str) -> list[int]:
+    """The run lengths in pycocotools' compressed RLE (``rleFrString`` in its maskApi.c).
+
+    Raises:
+        ValueError: the text is no such thing, e.g. ends within a number.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        digit = ord(character) - 48
+        if not 0 <= digit < 64 or shift > 30:
+            raise ValueError(f'invalid character {character!r}')
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            if digit & 16:
+                value -= 1 << shift
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value = shift = 0
+    if shift:
+        raise ValueError('it ends within a number')
+    return counts
+
+
+def _harmless_faults(annotation: dict, image: dict, with_mask: bool) -> Iterator[str]:
+    """Faults that training survives."""
     from shapely.geometry import Polygon
 
     x, y, width, height = annotation['bbox']
     if min(x, y) < -1 or x + width > image['width'] + 1 or y + height > image['height'] + 1:
         yield 'box: partly outside of the image'
     segmentation = annotation.get('segmentation')
-    parts = segmentation if isinstance(segmentation, list) else []
+    parts = segmentation if with_mask and isinstance(segmentation, list) else []
     if any(
         len(part) >= 6 and not Polygon(list(zip(part[::2], part[1::2], strict=False))).is_valid
         for part in parts
@@ -206,10 +260,27 @@ def _harmless_faults(annotation: dict, image: dict) -> Iterator[str]:
         yield 'segmentation: crosses itself'
 
 
+def _file_name(image: Any) -> str:
+    """The name of an image's file, '?' where it has none that can be opened."""
+    name = image.get('file_name') if isinstance(image, dict) else None
+    return name if isinstance(name, str) and name and '\0' not in name else '?'
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) in (int, str) or type(value) is float and math.isfinite(value)
+
+
+def _is_near(coordinates: list, image: dict) -> bool:
+    limit = _MAX_SIZES_AWAY * max(image['width'], image['height'], 100)
+    return all(abs(value) <= limit for value in coordinates)
+
+
 def _is_finite(values: list) -> bool:
+    if not all(type(value) in (int, float) for value in values):
+        return False
     try:
         return math.isfinite(sum(values))  # NaN and infinity survive a sum
-    except (TypeError, OverflowError):
+    except OverflowError:  # an integer of 400 digits
         return False
 
 

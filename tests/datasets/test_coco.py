@@ -22,7 +22,12 @@ from torch.utils.data import BatchSampler, DataLoader, Subset
 
 from mmpaca.datasets import CLASSES
 from mmpaca.datasets.coco import LoadVerifiedImageFromFile
-from mmpaca.datasets.coco_faults import FAULTS, count, find_faults, without_faults
+from mmpaca.datasets.coco_faults import (
+    FAULTS,
+    count,
+    find_faults,
+    without_faults,
+)
 from mmpaca.datasets.images import decode
 from mmpaca.engine.resumable_dataloader import ContinuedBatchSampler, continued_dataloader
 from mmpaca.registry import DATASETS
@@ -115,6 +120,53 @@ def test_a_class_that_the_file_has_not(shapes):
     assert len(dataset(shapes, metainfo=dict(classes=('star', 'circle'))))
 
 
+def reordered(shapes, path, change):
+    coco = json.loads((shapes / 'annotations/train.json').read_text())
+    change(coco['categories'])
+    path.write_text(json.dumps(coco))
+    return str(path)
+
+
+def labels(data):
+    return [
+        [instance['bbox_label'] for instance in data.get_data_info(i)['instances']]
+        for i in range(len(data))
+    ]
+
+
+def test_labels_follow_names(shapes, tmp_path):
+    expected = labels(dataset(shapes))
+    reverse = reordered(shapes, tmp_path / 'reversed.json', list.reverse)
+    assert labels(dataset(shapes, ann_file=reverse)) == expected
+    names = CLASSES[::-1]
+    mirrored = labels(dataset(shapes, metainfo=dict(classes=names)))
+    assert mirrored == [[len(CLASSES) - 1 - label for label in image] for image in expected]
+    # mmdet's metric would number them by the file's order.
+    says = rf'{reverse}: its categories are in the order .*, the classes in the order .*: sort the'
+    with pytest.raises(ValueError, match=says):
+        dataset(shapes, ann_file=reverse, test_mode=True)
+    assert labels(dataset(shapes, ann_file=reverse, test_mode=True, metainfo=dict(classes=names)))
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+def test_duplicate_categories_are_refused(shapes, tmp_path, test_mode):
+    def rename(categories):
+        categories[1]['name'] = categories[0]['name']
+
+    path = reordered(shapes, tmp_path / 'twice.json', rename)
+    with pytest.raises(ValueError, match=f"{path}: 2 categories have the name 'circle'"):
+        dataset(shapes, ann_file=path, test_mode=test_mode)
+
+
+@pytest.mark.parametrize(
+    'content', [b'[' * 100_000, b'{"images": [', b'\xff\xfe{\0', b'', b'null', b'5']
+)
+def test_a_file_that_is_no_json(shapes, tmp_path, content):
+    (tmp_path / 'x.json').write_bytes(content)
+    with pytest.raises(ValueError, match=f'{tmp_path}/x.json: '):
+        dataset(shapes, ann_file=str(tmp_path / 'x.json'))
+
+
 def test_unusual_images_load(broken):
     root, says, _ = broken
     data = dataset(root)
@@ -148,7 +200,7 @@ def test_each_offender_is_named_once(broken, monkeypatch):
     for name, text in says.items():
         assert len([x for x in lines if f'/{name}: ' in x and text in x]) == 1, name
     assert len(data.bad_files()) == len(says)
-    assert len([x for x in lines if 'left out)' in x or 'is taken)' in x]) == len(data.faults) == 17
+    assert len([x for x in lines if 'skipped)' in x or 'is used)' in x]) == len(data.faults) == 17
     with pytest.raises(
         RuntimeError, match=r'of 34 samples are broken, more than max_bad_share=0.1'
     ):

@@ -154,7 +154,7 @@ def disturbed(args: argparse.Namespace) -> tuple[Path, dict[str, int]]:
             counts['failed'] += 1
         if finished:
             break
-        if fate == 'peace' or (fate == 'full' and 'what was saved before is whole' not in printed):
+        if fate == 'peace' or (fate == 'full' and 'the previous file is unchanged' not in printed):
             counts['failed'] += 1
         else:
             counts['kills' if fate == 'kill' else 'full'] += 1

@@ -1,7 +1,7 @@
-"""A generated instance-segmentation dataset in COCO format: coloured shapes on textured ground.
+"""Toy instance-segmentation dataset in COCO format: coloured shapes on a textured background.
 
-Small enough to learn on a CPU in minutes and still a detection task: shapes tilt, scale, overlap,
-hide each other and reach over the border. Masks are the exact visible polygons.
+A model learns it on a CPU in minutes. Shapes are rotated, scaled, overlapping, occluded and
+truncated by the border. Masks are the exact visible polygons.
 """
 
 import json
@@ -28,18 +28,18 @@ def write_shapes(
     """Write ``train/``, ``val/`` (PNG) and ``annotations/{train,val}.json`` below ``out_dir``.
 
     Args:
-        out_dir: created where needed.
-        num_train: images to train on.
-        num_val: held-out images.
-        image_size: side of the square images, in pixels, at least 32.
-        seed: the same arguments give the same bytes.
+        out_dir: output folder, created if needed.
+        num_train: number of training images.
+        num_val: number of validation images.
+        image_size: side of the square images in pixels, at least 32.
+        seed: random seed; equal arguments give equal bytes.
 
     Returns:
         ``out_dir``.
 
     Raises:
         OSError: a file cannot be written.
-        ValueError: a size or number makes no dataset.
+        ValueError: a size or number is too small.
     """
     if image_size < 32 or num_train < 1 or num_val < 1:
         raise ValueError(
@@ -51,11 +51,11 @@ def write_shapes(
         images: list[dict] = []
         annotations: list[dict] = []
         for image_id in range(1, count + 1):
-            # One stream per image: more images leave the first ones as they were.
+            # One generator per image: the first images do not depend on their number.
             rng = np.random.default_rng((seed, split, image_id))
             picture, shapes = _scene(rng, image_size)
             file_name = f'{image_id:06d}.png'
-            mmcv.imwrite(picture, out_dir / name / file_name)  # cv2's goes on where this raises
+            mmcv.imwrite(picture, out_dir / name / file_name)  # raises, unlike cv2.imwrite
             images.append(
                 dict(id=image_id, file_name=file_name, width=image_size, height=image_size)
             )
