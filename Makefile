@@ -1,23 +1,32 @@
-# make demo       train Mask R-CNN on a PaCa-ViT, evaluate it, write pictures and a page of its clusters
+# make install    create .venv with everything below
+# make demo       train Mask R-CNN with a PaCa-ViT, evaluate it, draw pictures and a page of its clusters
 # make test       run the tests
+# make coverage   run the tests and report the lines and branches they execute
 # make lint       check style, format and types
-# make format     mend style and format
+# make format     fix style and format
 # make docs       build the documentation into docs/_build/html; a warning is an error
-# make linkcheck  ask other sites whether the links to them work (needs a network)
-# All create .venv on first use and reuse it afterwards.
+# make linkcheck  check external links (needs a network)
+# make wheel      build the sdist and the wheel into dist
+# make install-check  use the wheel as a user does, in a fresh environment (needs a network)
+# Each target creates .venv on first use and reuses it afterwards.
 
 PYTHON ?= python3
+# Versions to install; `make CONSTRAINTS=/dev/null install` takes the newest accepted ones.
+CONSTRAINTS ?= requirements/constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MMPACA := $(BIN)/python -m mmpaca
 SHAPES := data/shapes/annotations/val.json
 DEMO_CONFIG := configs/demo/mask-rcnn_paca-demo_shapes.py
 DEMO_TEST := configs/demo/mask-rcnn_paca-demo_shapes_clusters.py
 DEMO := work_dirs/demo
+# One process per core with one thread each; the tests of a file share what they set up.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format docs linkcheck
+.PHONY: help install demo test coverage lint format docs linkcheck wheel install-check
 
 help:
 	@sed -n '/^$$/q; s/^# //p' $(MAKEFILE_LIST)
@@ -25,36 +34,44 @@ help:
 install: $(INSTALLED)
 
 # Without build isolation: setuptools and wheel are in the environment already.
-$(INSTALLED): requirements/dev.txt requirements/constraints.txt setup.py pyproject.toml
+$(INSTALLED): pyproject.toml setup.py requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -r requirements/dev.txt -c requirements/constraints.txt
-	$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
+	$(BIN)/python -m pip install -q setuptools wheel -c $(CONSTRAINTS)
+	$(BIN)/python -m pip install -q --no-build-isolation -e '.[dev]' -c $(CONSTRAINTS)
 	touch $@
 
 $(SHAPES): mmpaca/datasets/toy/shapes.py | $(INSTALLED)
 	$(BIN)/python tools/demo/make_shapes.py data/shapes
 
 demo: $(INSTALLED) $(SHAPES)
-	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO)
-	$(BIN)/python tools/test.py $(DEMO_TEST) $$(cat $(DEMO)/last_checkpoint) --work-dir $(DEMO)/test --show-dir pictures
-	$(BIN)/python tools/visualization/clusters.py data/shapes/val/00000[1-4].png --config $(DEMO_CONFIG) --checkpoint $$(cat $(DEMO)/last_checkpoint) --out-dir $(DEMO)/clusters
+	$(MMPACA) train $(DEMO_CONFIG) --work-dir $(DEMO)
+	$(MMPACA) test $(DEMO_TEST) $$(cat $(DEMO)/last_checkpoint) --work-dir $(DEMO)/test --show-dir pictures
+	$(MMPACA) clusters $(DEMO_CONFIG) $$(cat $(DEMO)/last_checkpoint) data/shapes/val/00000[1-4].png --out-dir $(DEMO)/clusters
 	$(BIN)/python tools/demo/summarize.py $(DEMO)/test
 
 test: $(INSTALLED)
-	# A process per core with a thread each; tests of one file share what they set up.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST)
+
+coverage: $(INSTALLED)
+	$(PYTEST) --cov --cov-report term --cov-report html:work_dirs/coverage
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 format: $(INSTALLED)
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
 
 docs: $(INSTALLED)
-	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs docs/_build/html
 
 linkcheck: $(INSTALLED)
-	$(BIN)/sphinx-build -q -b linkcheck docs docs/_build/linkcheck
+	$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/linkcheck
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m build --no-isolation
+
+install-check:
+	tools/dev/check_install.sh $(PYTHON)

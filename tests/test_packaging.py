@@ -1,6 +1,8 @@
 """The sdist and the wheel hold what the tree holds, and mim finds it in every installation."""
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,10 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+
+import mmpaca
 
 MIM = ('configs/', 'tools/', 'model-index.yml')
 BUILD = (sys.executable, '-m', 'build', '--no-isolation')
@@ -110,11 +115,18 @@ def test_what_is_installed_with_it(built):
     requirements = [Requirement(line) for line in metadata.get_all('Requires-Dist')]
 
     def names(extra: str) -> set[str]:
-        needed = (r for r in requirements if not r.marker or r.marker.evaluate({'extra': extra}))
-        return {requirement.name for requirement in needed}
+        found = set()
+        for requirement in requirements:
+            if not requirement.marker or requirement.marker.evaluate({'extra': extra}):
+                if requirement.name == 'mmpaca':  # its own extras
+                    found.update(*map(names, requirement.extras))
+                else:
+                    found.add(requirement.name)
+        return found
 
     base = names('')
     assert {'torch', 'mmengine', 'mmdet', 'setuptools'} <= base
+    assert metadata['Version'] == mmpaca.__version__
     assert not base & {'mmcv', 'mmcv-lite', 'mmpretrain'}
     assert names('lite') - base == {'mmcv-lite'} and names('mmcv') - base == {'mmcv'}
     assert names('fast-eval') - base == {'faster-coco-eval'}
@@ -139,3 +151,31 @@ def test_mim_finds_an_editable_installation(tree, python, tmp_path):
 def test_mim_finds_a_config_by_its_name_alone(root):
     names = Counter(path.name for path in root.glob('configs/**/*.py'))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_release_notes_are_the_section_of_the_tag(root):
+    release_notes = runpy.run_path(str(root / 'tools/dev/release_notes.py'))['release_notes']
+    changelog = (
+        '# Changelog\n\n## 1.1 (2027-02-03)\n\n- new\n- more\n\n## 1.0 (2027-01-02)\n\n- old\n'
+    )
+    assert release_notes('v1.1', changelog, '1.1') == '- new\n- more'
+    assert release_notes('v1.0', changelog, '1.0') == '- old'
+    with pytest.raises(ValueError, match='v1.1 does not match version 1.0'):
+        release_notes('v1.1', changelog, '1.0')
+    with pytest.raises(ValueError, match='no section'):
+        release_notes('v1.0', changelog.replace('(2027-01-02)', '(unreleased)'), '1.0')
+
+
+def test_workflows_call_targets_of_the_makefile(root):
+    targets = re.search(r'^\.PHONY: (.+)$', (root / 'Makefile').read_text(), re.MULTILINE)[
+        1
+    ].split()
+    called = set()
+    for path in (root / '.github/workflows').glob('*.yml'):
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow['permissions'] == {'contents': 'read'}, path.name
+        steps = [step for job in workflow['jobs'].values() for step in job.get('steps', [])]
+        called |= {
+            step['run'].split()[1] for step in steps if step.get('run', '').startswith('make')
+        }
+    assert called == {'docs', 'install-check', 'lint', 'test', 'wheel'} <= set(targets)

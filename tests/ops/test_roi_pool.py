@@ -31,9 +31,9 @@ def roi_pool_loop(x, rois, size, scale):
                     )
                     cells = [(r, q) for r in rows for q in columns]
                     if cells:
-                        best = max(cells, key=lambda at: x[int(image), c, *at].item())
-                        out[k, c, i, j] = x[int(image), c, *best]
-                        grad[int(image), c, *best] += 1
+                        best = max(cells, key=lambda at: x[int(image), c][at].item())
+                        out[k, c, i, j] = x[int(image), c][best]
+                        grad[int(image), c][best] += 1
     return out, grad
 
 
