@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -26,7 +25,9 @@ class HelpFormatter(argparse.HelpFormatter):
         paragraphs = text.strip().split('\n\n')
         fill = super()._fill_text
         return '\n\n'.join(
-            paragraph if '\n ' in paragraph else fill(paragraph, width, indent)
+            paragraph
+            if ' ' in (paragraph[0], paragraph.partition('\n')[2][:1])
+            else fill(paragraph, width, indent)
             for paragraph in paragraphs
         )
 
@@ -52,7 +53,7 @@ class PrintCompletion(argparse.Action):
             import shtab
         except ModuleNotFoundError:
             parser.error(f'{option_string} needs shtab; run: pip install shtab')
-        print(shtab.complete(parser, values))
+        print(shtab.complete(build_parser(listed=True), values))
         parser.exit()
 
 
@@ -61,22 +62,24 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f'mmpaca.commands.{name.replace("-", "_")}')
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of all subcommands; nothing of the stack is imported."""
+def build_parser(listed: bool = False) -> argparse.ArgumentParser:
+    """Build the parser of all subcommands; nothing of the stack is imported.
+
+    Args:
+        listed: let argparse list the subcommands, too. shtab needs that; the help has groups.
+    """
     modules: dict[str, ModuleType] = {}
-    listed = []
+    groups = []
     for title, names in GROUPS.items():
-        listed.append(f'{title}:')
+        groups.append(f'{title}:')
         for name in names:
-            if importlib.util.find_spec(f'mmpaca.commands.{name.replace("-", "_")}') is None:
-                continue
             modules[name] = load(name)
-            listed.append(f'  {name:<12} {modules[name].HELP}')
-        listed.append('')
+            groups.append(f'  {name:<12} {modules[name].HELP}')
+        groups.append('')
     parser = argparse.ArgumentParser(
         'mmpaca',
         usage='mmpaca [-h] [--version] [--traceback] SUBCOMMAND ...',
-        description='PaCa-ViT for OpenMMLab.\n\n' + '\n'.join(listed).rstrip(),
+        description='PaCa-ViT for OpenMMLab.\n\n' + '\n'.join(groups).rstrip(),
         epilog='mmpaca SUBCOMMAND -h explains a subcommand and gives an example.',
         formatter_class=HelpFormatter,
     )
@@ -89,11 +92,15 @@ def build_parser() -> argparse.ArgumentParser:
         help='print a completion script for a shell',
     )
     subparsers = parser.add_subparsers(
-        dest='subcommand', metavar='SUBCOMMAND', prog='mmpaca', help=argparse.SUPPRESS
+        dest='subcommand',
+        metavar='SUBCOMMAND',
+        prog='mmpaca',
+        help=None if listed else argparse.SUPPRESS,
     )
     for name, module in modules.items():
         subparser = subparsers.add_parser(
             name,
+            help=module.HELP,
             description=module.__doc__,
             epilog=f'example:\n  {module.EXAMPLE}',
             formatter_class=HelpFormatter,

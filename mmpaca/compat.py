@@ -1,6 +1,6 @@
-"""Which versions of the stack are accepted, checked before anything of it is used."""
+"""Accepted versions of the stack, checked before any of it is used."""
 
-from __future__ import annotations  # an old Python shall get as far as its sentence
+from __future__ import annotations  # so that Python < 3.10 reaches the error below
 
 import importlib
 import sys
@@ -9,15 +9,15 @@ from types import ModuleType
 from packaging.specifiers import SpecifierSet
 
 PYTHON = (3, 10)
-# name: (accepted versions, what to install). 2.6 is the first torch whose weights-only loading
-# takes renamed types and lists what it refuses.
+# name: (accepted versions, what to install). torch 2.6 is the first whose weights_only loading
+# accepts renamed types and lists the objects that it refuses.
 REQUIREMENTS = {
     'torch': ('>=2.6', 'torch torchvision'),
     'mmengine': ('>=0.10.3,<1.0', 'mmengine==0.10.7'),
     'mmcv': ('>=2.0.0,<2.4.0', 'mmcv-lite==2.1.0'),
     'mmdet': ('>=3.3.0,<4.0', 'mmdet==3.3.0'),
 }
-# Needed by what asks for it; see OPTIONAL_FOR.
+# Needed by the features in OPTIONAL_FOR.
 _EXPORT = "'mmpaca[export]'"
 OPTIONAL = {
     'mmpretrain': ('>=1.2.0,<2.0', 'mmpretrain==1.2.0'),
@@ -29,17 +29,17 @@ OPTIONAL = {
 OPTIONAL_FOR = {
     'mmpretrain': 'classification',
     'faster_coco_eval': 'FasterCocoMetric',
-    'onnx': 'tools/deploy/export.py',
-    'onnxruntime': 'tools/deploy/export.py',
-    'onnxscript': 'tools/deploy/export.py',
+    'onnx': '`mmpaca export`',
+    'onnxruntime': '`mmpaca export`',
+    'onnxscript': '`mmpaca export`',
 }
 
 
 def check_versions() -> None:
-    """Raise unless Python and every package of :data:`REQUIREMENTS` have an accepted version.
+    """Check Python and every package of :data:`REQUIREMENTS`.
 
     Raises:
-        ImportError: as :func:`require`.
+        ImportError: a version is not accepted, see :func:`require`.
     """
     if sys.version_info < PYTHON:
         wanted, found = ('.'.join(map(str, version[:2])) for version in (PYTHON, sys.version_info))
@@ -51,14 +51,14 @@ def check_versions() -> None:
 
 
 def complaint(name: str, found: str | None) -> str | None:
-    """What is wrong with a version, in one sentence with the command that mends it.
+    """Describe what is wrong with a version, with the command that fixes it.
 
     Args:
-        name: of :data:`REQUIREMENTS` or :data:`OPTIONAL`.
-        found: the installed version, None for none.
+        name: key of :data:`REQUIREMENTS` or :data:`OPTIONAL`.
+        found: installed version, None if it is not installed.
 
     Returns:
-        None where the version is accepted.
+        One sentence, or None if the version is accepted.
     """
     accepted, install = {**REQUIREMENTS, **OPTIONAL}[name]
     if found is not None and SpecifierSet(accepted).contains(found, prereleases=True):
@@ -70,13 +70,12 @@ def require(name: str) -> ModuleType:
     """Import a package of :data:`REQUIREMENTS` or :data:`OPTIONAL` in an accepted version.
 
     Raises:
-        ImportError: one sentence with what was found, what is accepted and the command that
-            mends it.
+        ImportError: names the version found, the versions accepted and the command that fixes it.
     """
     try:
         package = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:  # the package is there, something that it needs is not
+        if error.name != name:  # a dependency of the package is missing
             raise
         raise ImportError(complaint(name, None)) from None
     except AssertionError as error:  # how mmdet refuses a version of mmcv or mmengine

@@ -104,7 +104,7 @@ def test_wrong_versions(doctor, tmp_path, command):
     [
         (
             'raise ImportError("libcudart.so.13: cannot open shared object file")',
-            'WRONG  import mmpaca: torch and its CUDA libraries do not belong together (ImportError: '
+            'WRONG  import mmpaca: torch and its CUDA libraries do not match (ImportError: '
             'libcudart.so.13: cannot open shared object file); '
             'run: pip install --force-reinstall torch torchvision',
         ),
@@ -115,7 +115,7 @@ def test_wrong_versions(doctor, tmp_path, command):
         ),
         (
             f'import os; os.kill(os.getpid(), {signal.SIGSEGV})',
-            'WRONG  import mmpaca: Python died of SIGSEGV: compiled packages do not fit together; '
+            'WRONG  import mmpaca: Python died of SIGSEGV: compiled packages are incompatible; '
             'run: pip install --force-reinstall torch torchvision',
         ),
         (
@@ -182,7 +182,7 @@ def test_the_command_is_told_from_an_import(monkeypatch, called, is_command):
         (
             {'onedl-mmdetection': '3.5.1'},
             Finding(
-                'onedl-mmdetection', NOTE, '3.5.1 is a fork, with which mmpaca is tested less; run: '
+                'onedl-mmdetection', NOTE, '3.5.1 is a fork that is tested less; run: '
                 'pip uninstall -y onedl-mmdetection && pip install mmdet==3.3.0'
             ),
         ),
@@ -251,6 +251,7 @@ def test_mmcv_without_or_with_broken_operators(monkeypatch, tmp_path):
     assert finding.level == WRONG
     assert finding.text.startswith("mmcv's compiled operators do not load")
     assert 'run: pip uninstall -y mmcv && pip install mmcv-lite==2.1.0' in finding.text
+    assert 'tools/dev/build_mmcv.sh' in finding.text
     assert 'mmcv' not in [one.name for one in installed.check_conflicts()]
 
 
@@ -301,7 +302,9 @@ def test_a_wrong_nms(monkeypatch):
     monkeypatch.setattr(
         mmcv.ops, 'nms', lambda boxes, scores, iou_threshold: (boxes, scores.argsort())
     )
-    with pytest.raises(live.WrongNumbersError, match=r'keeps boxes \[2, 3, 1, 0\] of \[0, 3, 2\]'):
+    with pytest.raises(
+        live.WrongNumbersError, match=r'keeps boxes \[2, 3, 1, 0\] instead of \[0, 3, 2\]'
+    ):
         live.check_nms(CPU)
 
 

@@ -152,7 +152,7 @@ class _Gemm:
 
 
 def _serve(connection: Connection, make: Callable, args: tuple, threads: int) -> None:
-    import mmpaca  # noqa: F401  (registers PaCaViT in this process)
+    import mmpaca  # noqa: F401  (registers PaCaViT)
 
     torch.set_num_threads(threads)
     try:
@@ -185,7 +185,8 @@ class Worker:
         self, name: str, backbone: dict | None, device: str, threads: int, compiled: bool = False
     ) -> None:
         self.name = name
-        context = multiprocessing.get_context('spawn')
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload([__name__])  # what takes seconds to import, once for all
         self._connection, other = context.Pipe()
         make, args = (
             (_Gemm, (device,)) if backbone is None else (_Backbone, (backbone, device, compiled))

@@ -108,7 +108,7 @@ def _read(file: str | None) -> Config:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the flags of the tools that are looked at here."""
+    """Parse the flags of the tools that this module checks."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     parser.add_argument('--amp', action='store_true')

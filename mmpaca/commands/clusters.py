@@ -2,11 +2,11 @@
 
 Writes to DIR:
 
-  index.html                    interactive page: point at a patch to see its clusters
-  NNN_NAME/detections.jpg       the predictions
-  NNN_NAME/stageI_blockJ.jpg    strongest cluster of each patch, and heat maps of the clusters that
-                                receive most attention
-  NNN_NAME/looked_at_K.jpg      relevance of patches to each detection
+  index.html                  interactive page: point at a patch to see its clusters
+  NNN_NAME/detections.jpg     the predictions
+  NNN_NAME/stageI_blockJ.jpg  strongest cluster of each patch, and heat maps of the
+                              clusters that receive most attention
+  NNN_NAME/looked_at_K.jpg    relevance of patches to each detection
 """
 
 import argparse

@@ -42,8 +42,6 @@ def run(args: argparse.Namespace) -> None:
     from mmpaca import plugin
 
     plugin.install()
-    import torch
-
     from mmpaca.apis.devices import find_device
     from mmpaca.apis.export import check_opset, export_backbone
     from mmpaca.apis.inference import Predictor
@@ -53,6 +51,5 @@ def run(args: argparse.Namespace) -> None:
         require(package)
     check_opset(args.opset)
     device = find_device(args.device)
-    torch.backends.cudnn.allow_tf32 = False  # its error is larger than the tolerance
     model = Predictor(config, checkpoint, device).model
     export_backbone(model, config, out_dir, args.shape or (800, 1280), args.opset)

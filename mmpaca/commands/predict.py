@@ -2,9 +2,9 @@
 
 Writes to DIR:
 
-  vis/NAME.jpg            the image with boxes, masks, class names and scores (NAME.mp4 of a video)
-  preds/NAME.json         labels, scores, boxes, masks (RLE) and class names; of a video a list
-  predictions.coco.json   all detections in COCO's format with images and categories
+  vis/NAME.jpg           boxes, masks, class names and scores (a video: NAME.mp4)
+  preds/NAME.json        labels, scores, boxes, masks (RLE) and class names
+  predictions.coco.json  all detections in COCO format, with images and categories
 
 Small images are drawn enlarged. A file that cannot be read is reported at the end, and the exit
 status is 1.

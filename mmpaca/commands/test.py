@@ -1,6 +1,6 @@
 """Test a detector or classifier on the test set of its config.
 
-Runs the test script of mmdet or mmpretrain, as the default_scope of CONFIG says, with mmpaca
+Runs mmdet's or mmpretrain's own test script, depending on the default_scope of CONFIG, with mmpaca
 registered.
 """
 

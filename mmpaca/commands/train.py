@@ -1,7 +1,7 @@
 """Train a detector or classifier.
 
-Runs the training script of mmdet or mmpretrain, as the default_scope of CONFIG says, with mmpaca
-registered. For several machines see tools/dist_train.sh.
+Runs mmdet's or mmpretrain's own training script, depending on the default_scope of CONFIG, with
+mmpaca registered. For several machines see tools/dist_train.sh.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""``mmpaca doctor``: does this installation work, and if not, what mends it?
+"""``mmpaca doctor``: check an installation and name the commands that fix it.
 
-What is installed is read from the packages' records; then a process of its own imports mmpaca and
-runs it on every device. So anything can be broken, and the rest is still told.
+Versions are read from the packages' metadata, without importing anything. Then a separate process
+imports mmpaca and runs it on every device, so a crash there does not hide the other findings.
 """
 
 import json
@@ -17,7 +17,7 @@ from .symptoms import REINSTALL_TORCH, explain, last_error
 
 __all__ = ['Finding', 'diagnose', 'run']
 
-# Prints of the packages go to stderr, so that stdout has findings only.
+# The packages print to stderr, so that stdout holds findings only.
 _LIVE = """
 import json, sys
 report, sys.stdout = sys.stdout, sys.stderr
@@ -31,7 +31,7 @@ def run() -> int:
     """Print versions and findings.
 
     Returns:
-        The exit status, 1 if anything is wrong.
+        The exit status: 1 if anything is wrong, else 0.
     """
     for name, value in versions().items():
         print(f'{name}: {value}')
@@ -45,18 +45,18 @@ def run() -> int:
 
 
 def diagnose() -> Iterator[Finding]:
-    """All findings: what is installed, then what runs."""
+    """Yield all findings: first what is installed, then what runs."""
     found = list(check_versions())
     yield from found
     yield from check_conflicts()
     if any(finding.level == WRONG for finding in found):
-        yield Finding('mmpaca', NOTE, 'was not run, for it needs other versions first')
+        yield Finding('mmpaca', NOTE, 'not run: fix the versions first')
     else:
         yield from _diagnose_running()
 
 
 def _diagnose_running() -> Iterator[Finding]:
-    """What :mod:`mmpaca.doctor.live` finds, in a process that may die of it."""
+    """Yield the findings of :mod:`mmpaca.doctor.live`, from a process that may crash."""
     command = [sys.executable, '-c', _LIVE, json.dumps(sys.path)]
     last = 'import mmpaca'
     with (
@@ -64,7 +64,7 @@ def _diagnose_running() -> Iterator[Finding]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         for line in process.stdout or ():  # a pipe: never None
-            if not line.startswith('{'):  # printed by a library past Python's sys.stdout
+            if not line.startswith('{'):  # printed by a library that bypasses sys.stdout
                 continue
             finding = Finding.from_json(line)
             last = f'after {finding.name}'
@@ -73,9 +73,7 @@ def _diagnose_running() -> Iterator[Finding]:
         errors.seek(0)
         said = last_error(errors.read()) or f'exit status {status}'
     if status < 0:
-        text = (
-            f'Python died of {signal.Signals(-status).name}: compiled packages do not fit together'
-        )
+        text = f'Python died of {signal.Signals(-status).name}: compiled packages are incompatible'
         yield Finding(last, WRONG, f'{text}; run: {REINSTALL_TORCH}')
     elif status:
         yield Finding(last, WRONG, explain(said))

@@ -1,4 +1,4 @@
-"""What to put into a bug report."""
+"""Environment for bug reports."""
 
 from .installed import check_conflicts, check_versions, installed
 from .live import check_running
@@ -8,11 +8,11 @@ from .report import OK
 def collect_env() -> dict[str, str]:
     """Describe this installation for a bug report.
 
-    That is mmdet's ``collect_env`` with mmpaca's version, where mmcv's operators come from, and all
-    that ``mmpaca doctor`` has to complain about.
+    Extends mmdet's ``collect_env`` with mmpaca's version, the source of mmcv's operators, and the
+    notes and errors of ``mmpaca doctor``.
 
     Returns:
-        What to print line by line, by name.
+        Values by name, one per line of the report.
     """
     from mmdet.utils import collect_env as collect_mmdet_env
 

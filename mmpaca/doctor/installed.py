@@ -1,4 +1,4 @@
-"""What is installed, by the packages' own records: nothing is imported, so nothing can fail."""
+"""Check installed packages by their metadata, without importing them."""
 
 import importlib.util
 import platform
@@ -14,7 +14,7 @@ from mmpaca.plugin import operators
 
 from .report import NOTE, OK, WRONG, Finding
 
-# What one imports: the packages that install it. Two of them overwrite each other's files.
+# Import name: the packages that provide it. Two of them overwrite each other's files.
 PROVIDERS = {
     'torch': ('torch',),
     'torchvision': ('torchvision',),
@@ -39,7 +39,7 @@ PROVIDERS = {
 
 
 def installed(module: str) -> dict[str, str]:
-    """Version by package, of those in :data:`PROVIDERS` that install ``module``."""
+    """Return the versions of the installed packages that provide ``module``, by name."""
     found = {}
     for package in PROVIDERS[module]:
         try:
@@ -50,7 +50,7 @@ def installed(module: str) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Python, platform, driver and packages, to be printed line by line."""
+    """Return the versions of Python, platform, driver and packages, by name."""
     from mmpaca import __version__
 
     lines = {
@@ -66,21 +66,21 @@ def versions() -> dict[str, str]:
 
 
 def nvidia_gpus() -> list[str]:
-    """Name and driver of each GPU that the driver knows, whatever torch makes of it."""
+    """Return name and driver version of each GPU, as the driver reports them."""
     query = ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader']
     try:
         listed = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):  # no driver, or one that does not work
+    except (OSError, subprocess.SubprocessError):  # no driver, or a broken one
         return []
     return [line.replace(', ', ' (driver ') + ')' for line in listed.stdout.splitlines()]
 
 
 def check_versions() -> Iterator[Finding]:
-    """Whether all that mmpaca needs is there in an accepted version."""
+    """Yield a finding for every package that mmpaca needs, required or optional."""
     for module in (*REQUIREMENTS, *OPTIONAL):
         packages = installed(module)
         if not packages and importlib.util.find_spec(module):
-            continue  # on sys.path without being installed; importing it will tell
+            continue  # on sys.path without metadata; the import is checked later
         found = next(iter(packages.values()), None)
         wrong = complaint(module, found)
         if wrong is None:
@@ -92,7 +92,7 @@ def check_versions() -> Iterator[Finding]:
 
 
 def check_conflicts() -> Iterator[Finding]:
-    """Packages that do not go together, and half-installed ones."""
+    """Yield a finding for every pair of conflicting packages and every incomplete package."""
     for module in ('mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'cv2'):
         yield from _check_providers(module)
     yield from _check_mmcv()
@@ -105,7 +105,7 @@ def _check_providers(module: str) -> Iterator[Finding]:
     keep = _to_keep(module)
     for package, version in packages.items():
         if package.startswith('onedl-'):
-            text = f'{version} is a fork, with which mmpaca is tested less'
+            text = f'{version} is a fork that is tested less'
             remedy = f'pip uninstall -y {package} && pip install {keep}'
             yield Finding(package, NOTE, f'{text}; run: {remedy}')
     if len(packages) > 1:
@@ -117,7 +117,7 @@ def _check_providers(module: str) -> Iterator[Finding]:
 
 
 def _to_keep(module: str) -> str:
-    """Of several packages, the one to install again."""
+    """Return the package to reinstall where several provide a module."""
     if module == 'cv2':
         return 'opencv-python'
     if module == 'mmcv' and operators.compiled_ext():
@@ -127,13 +127,13 @@ def _to_keep(module: str) -> str:
 
 def _check_mmcv() -> Iterator[Finding]:
     if list(installed('mmcv')) == ['mmcv'] and not operators.compiled_ext():
-        text = "this mmcv was built without its operators; torchvision's serve in their place"
+        text = "this mmcv was built without operators; torchvision's are used instead"
         remedy = 'pip uninstall -y mmcv && pip install mmcv-lite==2.1.0'
-        yield Finding('mmcv', NOTE, f'{text}; to say so, run: {remedy}')
+        yield Finding('mmcv', NOTE, f'{text}; run: {remedy}')
 
 
 def _check_torchvision() -> Iterator[Finding]:
-    """torchvision's kernels load with the torch that they were built for only."""
+    """Check torchvision against torch: its kernels load only with the torch they were built for."""
     packages = {**installed('torch'), **installed('torchvision')}
     if len(packages) < 2:
         return
@@ -147,7 +147,7 @@ def _check_torchvision() -> Iterator[Finding]:
 
 
 def _check_setuptools() -> Iterator[Finding]:
-    if 'mmengine' not in installed('mmengine'):  # its fork does without
+    if 'mmengine' not in installed('mmengine'):  # the fork does not need it
         return
     if importlib.util.find_spec('pkg_resources') is None:
         version = installed('setuptools').get('setuptools', 'none')

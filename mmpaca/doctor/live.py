@@ -1,4 +1,4 @@
-"""What runs and gives the right numbers. mmpaca has been imported here, so torch can be."""
+"""Run mmpaca on every device and compare the results. Imports torch, unlike the other modules."""
 
 import copy
 import warnings
@@ -17,17 +17,17 @@ from .installed import nvidia_gpus
 from .report import NOTE, OK, WRONG, Finding
 from .symptoms import REINSTALL_TORCH, REPLACE_MMCV, explain
 
-# Of the backbone's output and gradients, against float64 on the CPU, relative to the largest.
+# Error of the backbone's outputs and gradients against float64 on the CPU, relative to the largest.
 # CUDA computes float32 convolutions in TF32, whose mantissa has the 10 bits of float16.
 TOLERANCE = {torch.float32: 2e-2, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 
 class WrongNumbersError(Exception):
-    """Something ran and gave a wrong result."""
+    """A computation gave a wrong result."""
 
 
 def check_running() -> Iterator[Finding]:
-    """Imports, configs, operators, and on every device NMS, RoIAlign and steps of a backbone."""
+    """Check imports, configs and operators, then NMS, RoIAlign and a backbone on every device."""
     yield Finding('import mmpaca', OK, mmpaca.__file__)
     yield _run('torchvision', check_torchvision)
     sources = _run('operators', operator_sources)
@@ -44,7 +44,7 @@ def check_running() -> Iterator[Finding]:
 
 
 def main(report: TextIO) -> None:
-    """Write one line of JSON per finding, each at once."""
+    """Write each finding immediately as a line of JSON."""
     for finding in check_running():
         print(finding.to_json(), file=report, flush=True)
 
@@ -52,18 +52,18 @@ def main(report: TextIO) -> None:
 def _run(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, OK, check())
-    except Exception as error:  # whatever it is, it is what is to be found out
+    except Exception as error:  # any error is a finding
         return Finding(name, WRONG, explain(error))
 
 
 def devices() -> list[torch.device]:
-    """The CPU and every CUDA device."""
+    """Return the CPU and all CUDA devices."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [torch.device('cpu'), *(torch.device('cuda', i) for i in range(count))]
 
 
 def precisions(device: torch.device) -> list[torch.dtype]:
-    """What a backbone is trained in there: float32, and with autocast the others."""
+    """Return the precisions to check on a device: float32, and others through autocast."""
     if device.type == 'cpu':
         return [torch.float32, torch.bfloat16]
     with torch.cuda.device(device):
@@ -72,13 +72,13 @@ def precisions(device: torch.device) -> list[torch.dtype]:
 
 
 def check_cuda() -> Finding:
-    """Whether torch sees the GPUs that the driver sees."""
+    """Check that torch can use the GPUs that the driver reports."""
     gpus = nvidia_gpus()
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return Finding('CUDA', OK, f'{torch.version.cuda}, {", ".join(names)}')
     if not gpus:
-        return Finding('CUDA', NOTE, 'this machine has no NVIDIA GPU that works: CPU only')
+        return Finding('CUDA', NOTE, 'no usable NVIDIA GPU on this machine: CPU only')
     listed = ', '.join(gpus)
     if torch.version.cuda is None:
         text = f'torch {torch.__version__} is built without CUDA and cannot use {listed}'
@@ -94,14 +94,14 @@ def check_cuda() -> Finding:
 
 
 def check_torchvision() -> str:
-    """Import torchvision, whose kernels must fit torch."""
+    """Import torchvision, whose kernels must match torch."""
     import torchvision
 
     return f'{torchvision.__version__} loads'
 
 
 def operator_sources() -> str:
-    """Which of mmcv's operators come from where.
+    """Return where each of mmcv's operators comes from.
 
     Raises:
         ImportError: mmcv.ops or mmdet's models cannot be imported.
@@ -111,7 +111,7 @@ def operator_sources() -> str:
         import mmcv._ext  # either one
     except ImportError as error:
         raise ImportError(f'mmcv._ext: {error}') from error
-    import mmdet.models  # noqa: F401  asks for the operators that it needs
+    import mmdet.models  # noqa: F401  (imports the operators that it needs)
 
     if spec is not None:
         return f'all of mmcv, compiled ({spec.origin})'
@@ -141,10 +141,10 @@ def check_configs() -> str:
 
 
 def check_nms(device: torch.device) -> str:
-    """Of four boxes the second overlaps the first, by 0.81 of its area.
+    """Check NMS on four boxes, the second of which overlaps the first by 0.81 of its area.
 
     Raises:
-        WrongNumbersError: other boxes are kept.
+        WrongNumbersError: other boxes than the first, third and fourth are kept.
     """
     from mmcv.ops import nms
 
@@ -156,16 +156,16 @@ def check_nms(device: torch.device) -> str:
     _, kept = nms(*given, iou_threshold=0.5)
     if kept.tolist() != [0, 3, 2]:
         raise WrongNumbersError(
-            f'NMS keeps boxes {kept.tolist()} of [0, 3, 2]; {_mend_operators()}'
+            f'NMS keeps boxes {kept.tolist()} instead of [0, 3, 2]; {_fix_operators()}'
         )
     return 'keeps the right boxes'
 
 
 def check_roi_align(device: torch.device) -> str:
-    """RoIAlign of a plane is the plane at the bins' centres; a bin's gradients sum up to 1.
+    """Check RoIAlign on a plane: bins have the value at their centre, gradients of a bin sum to 1.
 
     Raises:
-        WrongNumbersError: one of both is off by more than 1e-3.
+        WrongNumbersError: either is off by more than 1e-3.
     """
     from mmcv.ops import roi_align
 
@@ -180,22 +180,22 @@ def check_roi_align(device: torch.device) -> str:
     gradient = float(gradients.sum())
     if not error < 1e-3 or not abs(gradient - 16) < 1e-3:
         raise WrongNumbersError(
-            f'RoIAlign of a plane is off by {error:.3g} and its gradients sum up to '
-            f'{gradient:.5g} of 16; {_mend_operators()}'
+            f'RoIAlign of a plane is off by {error:.3g} and its gradients sum to '
+            f'{gradient:.5g} instead of 16; {_fix_operators()}'
         )
     return f'off by {error:.1g}'
 
 
-def _mend_operators() -> str:
+def _fix_operators() -> str:
     return f'run: {REPLACE_MMCV if operators.compiled_ext() else REINSTALL_TORCH}'
 
 
 def check_backbone(device: torch.device, dtype: torch.dtype) -> str:
-    """Forward and backward of a PaCa-ViT against float64 on the CPU.
+    """Compare forward and backward of a PaCa-ViT with float64 on the CPU.
 
     Args:
-        device: where it runs.
-        dtype: float32, or another one for autocast.
+        device: device to check.
+        dtype: float32, or another precision for autocast.
 
     Raises:
         WrongNumbersError: outputs or gradients differ by more than :data:`TOLERANCE`.
@@ -218,7 +218,7 @@ def check_backbone(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _backbone() -> tuple[torch.nn.Module, Tensor]:
-    """A small PaCa-ViT in float64 and an image for it, always the same."""
+    """Return a small PaCa-ViT in float64 and an image, always the same."""
     from mmpaca.models import PaCaViT
 
     arch = dict(embed_dims=(32, 32, 64, 64), num_heads=(1, 1, 2, 2), depths=(1,) * 4, mlp_ratios=(4,) * 4)  # fmt: skip
@@ -230,8 +230,8 @@ def _backbone() -> tuple[torch.nn.Module, Tensor]:
 
 
 def _step(model: torch.nn.Module, images: Tensor) -> list[Tensor]:
-    """The last stage's map and the gradients of the first layer and of the last, in float64."""
+    """Return the last stage's map and the gradients of the first and last layer, in float64."""
     out = model(images)[-1]
-    out.double().sin().sum().backward()  # no constant of the last LayerNorm
+    out.double().sin().sum().backward()  # a plain sum is constant after LayerNorm
     grads = [p.grad for p in model.parameters() if p.grad is not None and p.dim() > 1]
     return [t.detach().double() for t in (out, grads[0], grads[-1])]

@@ -1,4 +1,4 @@
-"""One line per thing that was looked at."""
+"""Findings: one line for each check."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ OK, NOTE, WRONG = 'ok', 'note', 'WRONG'
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        name: what was looked at.
-        level: ``'ok'``, ``'note'`` (works, but good to know) or ``'WRONG'``.
-        text: one sentence; of what is wrong, with the command that mends it after ``run:``.
+        name: what was checked.
+        level: ``'ok'``, ``'note'`` (works, but worth knowing) or ``'WRONG'``.
+        text: one sentence; the command that fixes a fault comes after ``run:``.
     """
 
     name: str
@@ -26,10 +26,10 @@ class Finding:
         return f'{self.level:6} {self.name}: {self.text}'
 
     def to_json(self) -> str:
-        """One line, for :meth:`from_json` in another process."""
+        """Return one line for :meth:`from_json` in another process."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, line: str) -> Finding:
-        """The inverse of :meth:`to_json`."""
+        """Invert :meth:`to_json`."""
         return cls(**json.loads(line))

@@ -1,14 +1,14 @@
-"""From the message of an error to what is wrong and the command that mends it."""
+"""Explain error messages and name the command that fixes them."""
 
 import re
 
 REINSTALL_TORCH = 'pip install --force-reinstall torch torchvision'
 REPLACE_MMCV = (
-    'pip uninstall -y mmcv && pip install mmcv-lite==2.1.0 (then torchvision serves the operators; '
-    'or compile mmcv again)'
+    'pip uninstall -y mmcv && pip install mmcv-lite==2.1.0 (operators of torchvision; to compile '
+    "mmcv's, see tools/dev/build_mmcv.sh in the repository of mmpaca)"
 )
 
-# What the message holds, what that means, what mends it. The first that fits counts.
+# Pattern in the message, meaning, remedy. The first match counts.
 SYMPTOMS = (
     (
         r'torchvision::\w+ does not exist|torchvision.*undefined symbol',
@@ -34,7 +34,7 @@ SYMPTOMS = (
     ),
     (
         r'libGL\.so|libgthread|libSM\.so|libXext\.so',
-        'opencv-python needs libraries of a desktop',
+        'opencv-python needs desktop libraries',
         'pip uninstall -y opencv-python && pip install opencv-python-headless',
     ),
     (
@@ -59,23 +59,23 @@ SYMPTOMS = (
     ),
     (
         r'lib(cu|nv)\w+\.so|libc10|libtorch|torch.*undefined symbol',
-        'torch and its CUDA libraries do not belong together',
+        'torch and its CUDA libraries do not match',
         REINSTALL_TORCH,
     ),
 )
-# What one imports and pip calls otherwise.
+# Import names that differ from the package's name.
 _PACKAGES = {'cv2': 'opencv-python', 'PIL': 'pillow', 'yaml': 'pyyaml', 'mmcv': 'mmcv-lite==2.1.0'}
 
 
 def explain(error: BaseException | str) -> str:
-    """One sentence with the command that mends it, and the error itself.
+    """Explain an error in one sentence that ends with the command that fixes it.
 
     Args:
-        error: an exception, or what is printed of it.
+        error: an exception, or its printed form.
     """
     said = str(error) if isinstance(error, str) else f'{type(error).__name__}: {error}'
     said = ' '.join(said.split())
-    if '; run: ' in said:  # one of ours: it says so itself
+    if '; run: ' in said:  # one of our own errors names its remedy
         return said.partition(': ')[2] if re.match(r'\w+: ', said) else said
     for pattern, meaning, remedy in SYMPTOMS:
         if re.search(pattern, said):
@@ -84,11 +84,11 @@ def explain(error: BaseException | str) -> str:
     if missing:
         name = missing[1].partition('.')[0]
         return f'{name} is missing ({said}); run: pip install {_PACKAGES.get(name, name)}'
-    return f'{said} (no known fault: please report it with the whole output)'
+    return f'{said} (unknown fault: please report it with the entire output)'
 
 
 def last_error(printed: str) -> str:
-    """The exception at the end of a traceback, without the traceback."""
+    """Return the exception at the end of a printed traceback."""
     lines = printed.strip().splitlines()
     starts = [i for i, line in enumerate(lines) if re.match(r'[\w.]+(Error|Exception)\b', line)]
     return ' '.join(lines[starts[-1] :] if starts else lines[-1:])

@@ -1,4 +1,4 @@
-"""The scope ``mmpaca::`` in configs: ``_base_ = 'mmpaca::mask_rcnn_paca.py'``."""
+"""Scope ``mmpaca::`` in configs: ``_base_ = 'mmpaca::mask_rcnn_paca.py'``."""
 
 import difflib
 
@@ -13,11 +13,11 @@ SCOPE = 'mmpaca'
 
 
 def register_config_scope() -> None:
-    """Teach mmengine's configs the scope.
+    """Register the scope in mmengine's configs.
 
-    mmengine knows a closed list of packages, demands a folder after ``::`` and cannot find
-    editable installations (open-mmlab/mmengine#1410), and offers no hook to extend it. So its
-    lookup of base files is wrapped for names that begin with ``mmpaca::``, and for no others.
+    mmengine has a closed list of packages, requires a folder after ``::`` and does not find
+    editable installations (open-mmlab/mmengine#1410); there is no hook to extend it. Its lookup of
+    base files is wrapped for names that begin with ``mmpaca::`` only.
     """
     MODULE2PACKAGE.setdefault(SCOPE, SCOPE)
     lookup = Config._get_cfg_path
@@ -34,7 +34,7 @@ def register_config_scope() -> None:
             raise FileNotFoundError(
                 f'{cfg_path} does not exist in {config_dir()}; similar: {", ".join(close) or "none"}'
             )
-        # No scope: the types in these files are mmdet's and mmpretrain's, not mmpaca's.
+        # No scope: the types in these files are those of mmdet and mmpretrain.
         return str(path), None
 
     Config._get_cfg_path = staticmethod(get_cfg_path)

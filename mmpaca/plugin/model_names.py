@@ -7,11 +7,11 @@ from mmpaca.apis.configs import config_dir
 
 
 def register_detectors() -> None:
-    """Let mmdet's inferencers find the names in mmpaca's metafiles beside mmdet's own.
+    """Make the names in mmpaca's metafiles known to mmdet's inferencers.
 
-    They look into one package's model index, mmdet's unless told otherwise, and resolve the types
-    in the config they find in that package's registry, so that another package's index is of no
-    use. There is no hook to extend it: the reading of mmdet's index is wrapped, and of no other's.
+    An inferencer reads the model index of one package and resolves types in that package's
+    registry, so an index of mmpaca's own would not do. There is no hook to extend mmdet's index:
+    the function that reads it is wrapped, for mmdet only.
     """
     from mmengine.infer import BaseInferencer
 
@@ -26,14 +26,14 @@ def register_detectors() -> None:
         root = config_dir().parent
         for model in lookup(str(root)):
             if not model['Config'].startswith('configs/classification/'):
-                # Without weights in the metafile they are the caller's, as with a config's path.
+                # Without weights in the metafile the caller gives them, as for a config's path.
                 yield {'Weights': None, **model, 'Config': str(root / model['Config'])}
 
     BaseInferencer._get_models_from_metafile = staticmethod(with_ours)
 
 
 def register_classifiers() -> None:
-    """Make mmpaca's classifiers known to ``mmpretrain.get_model`` and its inferencers."""
+    """Make mmpaca's classifiers known to ``mmpretrain.get_model`` and mmpretrain's inferencers."""
     if importlib.util.find_spec('mmpretrain') is None:
         return
     from mmpretrain.apis.model import ModelHub

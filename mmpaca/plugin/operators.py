@@ -1,12 +1,12 @@
-"""The operators of :mod:`mmpaca.ops` in the place of mmcv's compiled module.
+"""Serve the operators of :mod:`mmpaca.ops` as mmcv's compiled module.
 
 mmcv-lite ships ``mmcv/ops/*.py`` without the compiled module ``mmcv._ext`` that they call, so
-``import mmcv.ops`` and with it ``import mmdet.models`` fail. `install` puts a module in that place
-whose functions are written with PyTorch and torchvision: no compiler is needed. Where a compiled
-``mmcv._ext`` exists, it is left alone.
+``import mmcv.ops`` and with it ``import mmdet.models`` fail. `install` provides that module with
+functions written in PyTorch and torchvision: no compiler is needed. A compiled ``mmcv._ext`` is
+never replaced.
 
-``mmpaca.ops.SERVED`` lists what is served. Any other operator of mmcv can be imported, as mmcv's
-own loader demands, and raises NotImplementedError when it is called.
+``mmpaca.ops.SERVED`` lists the operators. All others can be imported, as mmcv's loader requires,
+and raise NotImplementedError when they are called.
 """
 
 import importlib
@@ -26,11 +26,11 @@ EXT_NAME = 'mmcv._ext'
 
 
 class TorchvisionExt(types.ModuleType):
-    """Stands in for ``mmcv._ext``: every public name is a callable.
+    """Replacement for ``mmcv._ext``: every public name is a callable.
 
-    mmcv's ``load_ext`` asserts with ``hasattr`` that each operator exists, when mmcv.ops is
-    imported. Names therefore always resolve; what is missing says so when called.
-    Names that start with an underscore raise AttributeError, as Python's protocols expect.
+    When mmcv.ops is imported, mmcv's ``load_ext`` asserts with ``hasattr`` that each operator
+    exists. So every name resolves, and a missing operator raises an error when it is called. Names
+    with a leading underscore raise AttributeError, as Python's protocols expect.
     """
 
     def __getattr__(self, name: str) -> Callable:
@@ -42,14 +42,14 @@ class TorchvisionExt(types.ModuleType):
 
 
 def install() -> bool:
-    """Serve ``mmcv._ext`` unless a compiled one exists. Call it before mmcv.ops is imported.
+    """Provide ``mmcv._ext`` unless a compiled one exists. Call it before mmcv.ops is imported.
 
-    Imports neither mmcv nor torchvision. Calling it again changes nothing. A compiled ``_ext``
-    that exists but cannot be loaded counts as existing: its own error shows up where mmcv
-    imports it, and is not papered over.
+    Imports neither mmcv nor torchvision; a second call changes nothing. A compiled ``_ext`` that
+    cannot be loaded is not replaced: its error is raised where mmcv imports it.
 
     Returns:
-        True if ``mmcv._ext`` is ours, False if it is compiled, somebody else's, or mmcv is absent.
+        True if ``mmcv._ext`` is ours, False if it is compiled or another package's, or if mmcv is
+        not installed.
     """
     present = sys.modules.get(EXT_NAME)
     if present is not None:
@@ -59,7 +59,7 @@ def install() -> bool:
     spec = importlib.machinery.ModuleSpec(EXT_NAME, _Loader(), origin=__name__)
     module = importlib.util.module_from_spec(spec)
     sys.modules[EXT_NAME] = module
-    # The import system binds a submodule to its parent only if it does the import itself.
+    # The import system binds a submodule to its parent only if it imports it itself.
     parent, _, child = EXT_NAME.rpartition('.')
     if parent in sys.modules:
         setattr(sys.modules[parent], child, module)
@@ -67,17 +67,17 @@ def install() -> bool:
 
 
 class _Loader(importlib.abc.Loader):
-    """Lets ``pkgutil.find_loader`` answer "available", which mmengine takes as "mmcv has ops"."""
+    """Loader, so that mmengine's check for mmcv's operators (``pkgutil.find_loader``) succeeds."""
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> TorchvisionExt:
         return TorchvisionExt(spec.name, __doc__)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing to run: attributes are made on demand."""
+        """Do nothing: attributes are created on demand."""
 
 
 def _mmcv_path() -> list[str] | None:
-    """Where mmcv's submodules are looked up, or None without mmcv. Does not import mmcv."""
+    """Return the search path of mmcv's submodules, None without mmcv. Does not import mmcv."""
     if 'mmcv' in sys.modules:
         return list(sys.modules['mmcv'].__path__)
     spec = importlib.util.find_spec('mmcv')
@@ -85,10 +85,10 @@ def _mmcv_path() -> list[str] | None:
 
 
 def compiled_ext() -> importlib.machinery.ModuleSpec | None:
-    """The spec of an ``mmcv._ext`` that the import system would load for real, else None.
+    """Return the spec of a compiled ``mmcv._ext``, None if there is none.
 
-    Asks the finders themselves: `importlib.util.find_spec` would import mmcv, and would answer
-    from ``sys.modules``, that is with our own module.
+    Asks the finders directly: `importlib.util.find_spec` would import mmcv and would find our own
+    module in ``sys.modules``.
     """
     mmcv_path = _mmcv_path()
     if mmcv_path is None:
@@ -102,7 +102,7 @@ def compiled_ext() -> importlib.machinery.ModuleSpec | None:
 
 
 def _deferred(module: TorchvisionExt, name: str) -> Callable:
-    """Import the kernel at its first call: torchvision takes long to load."""
+    """Import the kernel at its first call: torchvision takes seconds to load."""
 
     def operator(*args: Any, **kwargs: Any) -> Any:
         kernels = importlib.import_module(f'mmpaca.ops.{SERVED[name]}')
@@ -119,8 +119,8 @@ def _unserved(name: str) -> Callable:
         version = importlib.import_module('mmcv').__version__
         raise NotImplementedError(
             f'mmcv operator {name!r} has no torchvision equivalent; to use it, replace mmcv-lite '
-            f'by compiled mmcv (pip uninstall mmcv-lite, pip install mmcv=={version}, see its '
-            f'build docs). Served without compiling: {", ".join(sorted(SERVED))}'
+            f'{version} by compiled mmcv (see tools/dev/build_mmcv.sh in the repository of mmpaca). '
+            f'Available without compiling: {", ".join(sorted(SERVED))}'
         )
 
     operator.__name__ = operator.__qualname__ = name

@@ -36,9 +36,9 @@ NAMES = (
 
 
 def variant(name: str, backbone: ConfigDict) -> dict:
-    """What one of :data:`NAMES` changes in a backbone; the rest stays as configured.
+    """Return what a variant of :data:`NAMES` changes in a backbone.
 
-    The number of clusters changes in the stages that have any.
+    The number of clusters changes only in stages that have clusters.
     """
     if name.startswith('clusters-'):
         number = int(name.removeprefix('clusters-'))
@@ -54,13 +54,13 @@ def variant(name: str, backbone: ConfigDict) -> dict:
 
 
 def configure(args: argparse.Namespace, name: str) -> Config:
-    """The configuration of one run."""
+    """Return the config of one run."""
     cfg = Config.fromfile(config_dir() / CONFIGS[args.dataset])
     if args.epochs:
         squeeze(cfg, args.epochs)
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.model.backbone.update(variant(name, cfg.model.backbone))
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # tested once, at the end
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # tested once, after training
     cfg.randomness.seed = args.seed
     cfg.work_dir = str(args.out / name)
     cfg.resume = True
@@ -68,7 +68,7 @@ def configure(args: argparse.Namespace, name: str) -> Config:
 
 
 def squeeze(cfg: Config, epochs: int) -> None:
-    """Give a configuration another length, with its schedule in proportion."""
+    """Scale a config to another number of epochs, with its schedule in proportion."""
     ratio = epochs / cfg.train_cfg.max_epochs
     cfg.train_cfg.max_epochs = epochs
     for scheduler in cfg.param_scheduler:
@@ -79,7 +79,7 @@ def squeeze(cfg: Config, epochs: int) -> None:
 
 
 def run(args: argparse.Namespace, name: str) -> None:
-    """Train and test one variant; leaves ``result.json`` in its folder.
+    """Train and test one variant and write ``result.json`` into its folder.
 
     Raises:
         FileExistsError: the folder holds a run with other settings.
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, name: str) -> None:
     settings = dict(
         dataset=args.dataset, epochs=args.epochs, seed=args.seed, cfg_options=args.cfg_options
     )
-    settings = json.loads(json.dumps(settings))  # as they come back from the file
+    settings = json.loads(json.dumps(settings))  # as read from the file
     begun = folder / 'settings.json'
     if begun.is_file() and json.loads(begun.read_text()) != settings:
         raise FileExistsError(
@@ -112,20 +112,20 @@ def run(args: argparse.Namespace, name: str) -> None:
         std_error=math.sqrt(top1 * (100 - top1) / images),
         test_images=images,
         epochs=runner.max_epochs,
-        # Also of the steps before a resume: the times travel with the checkpoints. A median,
-        # for a pause of the machine is not the model's.
+        # Includes steps before a resume: checkpoints hold their times. The median ignores pauses of
+        # the machine.
         step_seconds=float(np.median(runner.message_hub.get_scalar('train/time').data[0])),
     )
     write(folder / 'result.json', result)
 
 
 def write(path: Path, content: dict | list) -> None:
-    """Write JSON at once: what exists is complete."""
+    """Write JSON atomically."""
     write_atomically(path, json.dumps(content, indent=1).encode())
 
 
 def print_table(results: list[dict], title: str) -> None:
-    """The results, a line each."""
+    """Print a row per result."""
     table = Table('variant', 'clusters', 'params (M)', 'top-1 (%)', 'step (ms)', title=title)
     for r in results:
         table.add_row(
@@ -139,7 +139,7 @@ def print_table(results: list[dict], title: str) -> None:
 
 
 def plot(results: list[dict], title: str, path: Path) -> None:
-    """Accuracy of each variant with its standard error."""
+    """Plot the accuracy of each variant with its standard error."""
     figure = Figure(figsize=(7, 0.5 + 0.4 * len(results)), layout='constrained')
     axes = figure.subplots()
     axes.errorbar(
@@ -156,7 +156,7 @@ def plot(results: list[dict], title: str, path: Path) -> None:
 
 
 def make_digits(data_root: Path) -> None:
-    """Write the digits; the folder exists once all of them do."""
+    """Write the digits; the folder appears when it is complete."""
     data_root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=data_root.parent) as folder:
         whole = Path(folder, data_root.name)
@@ -167,7 +167,7 @@ def make_digits(data_root: Path) -> None:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--dataset', choices=CONFIGS, required=True, help='digits are made where they are missing'
+        '--dataset', choices=CONFIGS, required=True, help='digits are generated if missing'
     )
     parser.add_argument('--runs', nargs='+', choices=NAMES, default=NAMES, help='(default: all)')
     parser.add_argument(
@@ -175,7 +175,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=at_least(0), default=0, help='random seed of every run')
     parser.add_argument(
-        '--out', type=Path, help='folder to write, work_dirs/ablation_DATASET by default'
+        '--out', type=Path, help='output folder (default: work_dirs/ablation_DATASET)'
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='override entries of the config'
@@ -201,7 +201,7 @@ def main() -> None:
             )
     for name in args.runs:
         run(args, name)
-    # Of earlier calls, too.
+    # Including those of earlier calls.
     finished = [p for n in NAMES if (p := args.out / n / 'result.json').is_file()]
     results = [json.loads(path.read_text()) for path in finished]
     first = results[0]
