@@ -6,8 +6,9 @@ python demo/image_demo.py IMAGE configs/mask_rcnn_paca.py --weights CHECKPOINT
 import argparse
 import sys
 
-from mmpaca.__main__ import ERRORS, HelpFormatter
+from mmpaca.__main__ import HelpFormatter
 from mmpaca.commands import options, predict
+from mmpaca.commands.reporting import report
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +26,5 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(predict.run(parse_args()))
-    except ERRORS as error:
-        sys.exit(f'error: {error}')
+    args = parse_args()
+    sys.exit(report(lambda: predict.run(args)))

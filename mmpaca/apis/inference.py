@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import BaseDataElement
 
@@ -73,7 +74,9 @@ class Predictor:
             config.model.backbone.init_cfg = None  # the checkpoint contains all weights
         self.task = 'detection' if scope == 'mmdet' else 'classification'
         open_inferencer = _open_detector if scope == 'mmdet' else _open_classifier
-        self._inferencer = open_inferencer(config, checkpoint, device)
+        self._scope = scope
+        with DefaultScope.overwrite_default_scope(scope):
+            self._inferencer = open_inferencer(config, checkpoint, device)
         self.model = self._inferencer.model
         if checkpoint is not None:
             # Read once more: the inferencers do not report what matched.
@@ -102,10 +105,12 @@ class Predictor:
         Returns:
             A data sample for each image.
         """
-        (batch,) = self._inferencer.preprocess(list(images), batch_size=len(images))
-        if self.task == 'detection':
-            _, batch = batch  # mmdet's has the images beside the data
-        return self._inferencer.forward(batch)
+        # A script may have predictors of both codebases.
+        with DefaultScope.overwrite_default_scope(self._scope):
+            (batch,) = self._inferencer.preprocess(list(images), batch_size=len(images))
+            if self.task == 'detection':
+                _, batch = batch  # mmdet's has the images beside the data
+            return self._inferencer.forward(batch)
 
     def to_dict(self, sample: BaseDataElement) -> dict[str, Any]:
         """Convert a prediction to numbers and strings for JSON.

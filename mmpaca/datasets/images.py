@@ -10,10 +10,10 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-MAX_PIXELS = 2**27  # 400 MB once decoded
-# How a whole file ends, for the formats whose decoders fill up what is missing.
+MAX_PIXELS = 2**27  # 400 MB when decoded
+# Final bytes of a complete file, for formats whose decoders accept truncated files.
 _ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND'}
-_TAIL = 4096  # bytes; cameras and editors add some after the end, phones whole films
+_TAIL = 4096  # bytes; cameras and editors append data after the end
 
 
 def find_images(
@@ -81,29 +81,29 @@ def decode(
     backend: str = 'cv2',
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode an image file of any colours and depth.
+    """Decode an image file of any colour mode and bit depth.
 
-    Grey, CMYK and 16-bit files become 8-bit BGR. A picture is turned as its EXIF tag says, unless
-    it has the annotated size only without turning.
+    Grey, CMYK and 16-bit files become 8-bit BGR. The EXIF orientation is applied, unless the image
+    has the annotated size only without it.
 
     Args:
-        content: of the file.
-        size: (height, width) that the annotations are for; None to take any.
-        flag: mmcv's, e.g. ``'color'``.
-        backend: mmcv's.
-        max_pixels: of the largest image that is decoded.
+        content: bytes of the file.
+        size: (height, width) of the annotated image; None to accept any.
+        flag: flag of mmcv.imfrombytes, e.g. ``'color'``.
+        backend: backend of mmcv.imfrombytes.
+        max_pixels: maximum number of pixels.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: it is truncated, cannot be decoded, is too large or of another size.
+        ValueError: the image is truncated, cannot be decoded, is too large or has another size.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
             kind, pixels = image.format, image.width * image.height
     except UnidentifiedImageError:
-        raise ValueError('cannot be decoded: it is no image of a known format') from None
+        raise ValueError('cannot be decoded: unknown image format') from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f'cannot be decoded: {error}') from error
     if pixels > max_pixels:
@@ -122,11 +122,11 @@ def decode(
 
 
 def is_turned(content: bytes, size: tuple[int, int]) -> bool:
-    """Whether decoders that obey EXIF tags swap height and width of what is annotated unturned.
+    """Return True if the EXIF orientation swaps height and width, and the annotations ignore it.
 
     Args:
-        content: of an image file that :func:`decode` takes.
-        size: (height, width) that the annotations are for.
+        content: bytes of an image file that :func:`decode` accepts.
+        size: (height, width) of the annotated image.
     """
     with Image.open(io.BytesIO(content)) as image:
         sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
@@ -134,7 +134,7 @@ def is_turned(content: bytes, size: tuple[int, int]) -> bool:
 
 
 def _is_whole(content: bytes, end: bytes) -> bool:
-    """Whether a file ends with this or, before whatever follows, has all its pixels for PIL."""
+    """Return True if a file ends with these bytes, or has all its pixels before appended data."""
     if end in content[-_TAIL:]:
         return True
     if end not in content:
@@ -142,6 +142,6 @@ def _is_whole(content: bytes, end: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-    except Exception:  # whatever a decoder makes of arbitrary bytes
+    except Exception:  # decoders raise anything on arbitrary bytes
         return False
     return True

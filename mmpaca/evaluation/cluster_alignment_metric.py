@@ -1,4 +1,4 @@
-"""Whether clusters mean something, as numbers: do they follow objects and categories?"""
+"""Alignment of clusters with annotated objects and categories."""
 
 import zlib
 from collections.abc import Sequence
@@ -18,32 +18,30 @@ _BACKGROUND = 0  # category k of the dataset is k + 1
 @ROOT_METRICS.register_module()
 @METRICS.register_module()
 class ClusterAlignmentMetric(BaseMetric):
-    """How well each stage's clusters follow the annotated objects.
+    """Alignment of each stage's clusters with annotated objects and categories.
 
-    A patch belongs to the cluster of its largest Z in the stage's last block. Per stage i,
-    counted from 1:
+    The cluster of a patch is the argmax of Z in the stage's last block. Per stage i, counted from 1:
 
-    - ``stage<i>_iou``: mean over the instances of the best IoU between the instance's patches
-      and those of any cluster. A patch is an instance's where its mask covers at least half of
-      it; an instance that has no such patch gets the one that it covers most. Not counted are
-      crowds and what no pixel of the resized image shows.
-    - ``stage<i>_mi_bits``: mutual information, in bits, between a patch's cluster and the
-      category of most of its pixels (background is one; of overlapping instances the smaller is
-      on top), over all patches of the data set.
-    - ``stage<i>_in_use``: perplexity of the clusters over all patches: 2 to the power of their
-      entropy in bits, M where all are used alike, 1 where one has every patch.
-    - ``stage<i>_iou_random``, ``stage<i>_mi_bits_random``: the same where the clusters of each
-      image keep their sizes and get random patches. (Their perplexity is the same.)
+    - ``stage<i>_iou``: mean over instances of the best IoU between the instance's patches and the
+      patches of any cluster. An instance's patches are those that its mask covers at least by half,
+      or else the one that it covers most. Crowds, and instances that no pixel of the resized image
+      shows, are ignored.
+    - ``stage<i>_mi_bits``: mutual information in bits between a patch's cluster and the category of
+      most of its pixels (background is a category; smaller instances are on top), over all patches
+      of the dataset.
+    - ``stage<i>_in_use``: perplexity of the clusters over all patches, 2 to the power of their
+      entropy in bits: M if all are used equally, 1 if one has every patch.
+    - ``stage<i>_iou_random``, ``stage<i>_mi_bits_random``: the baseline, with patches assigned at
+      random to clusters of the same sizes. (The perplexity is the same.)
 
-    Patches of padding count nowhere. Annotations come from ``ann_file``, as with CocoMetric, or
-    from ``instances`` of the data samples (put it into ``meta_keys`` of PackDetInputs); in both
-    they are those of the image as loaded. Needs
-    :class:`~mmpaca.engine.ClusterRecordHook` in ``custom_hooks``.
+    Padding is ignored. Annotations come from ``ann_file``, as with CocoMetric, or from ``instances``
+    of the data samples (add it to ``meta_keys`` of PackDetInputs), in coordinates of the loaded
+    image. Needs :class:`~mmpaca.engine.ClusterRecordHook` in ``custom_hooks``.
 
     Args:
         ann_file: COCO annotations with segmentations; None for ``instances``.
-        seed: of the random assignment.
-        **kwargs: of mmengine's BaseMetric.
+        seed: seed of the random baseline.
+        **kwargs: arguments of mmengine's BaseMetric.
     """
 
     default_prefix = 'clusters'
@@ -62,23 +60,23 @@ class ClusterAlignmentMetric(BaseMetric):
         """Compare the latest batch's clusters with its annotations.
 
         Args:
-            data_batch: not looked at.
-            data_samples: of the batch, as dicts with their meta information.
+            data_batch: unused.
+            data_samples: data samples of the batch, as dicts with their meta information.
 
         Raises:
-            RuntimeError: nobody recorded that batch.
+            RuntimeError: the batch was not recorded.
             ValueError: an image has no annotations, or an instance no mask.
         """
         if self.recording is None:
             raise RuntimeError(
-                'ClusterAlignmentMetric sees no clusters: add '
+                'ClusterAlignmentMetric needs recorded clusters: add '
                 "dict(type='ClusterRecordHook') to custom_hooks"
             )
         blocks = self.recording.last_blocks()
         recorded = len(blocks[0].assignment) if blocks else 0
         if recorded != len(data_samples):
             raise RuntimeError(
-                f'{len(data_samples)} data samples but the backbone saw {recorded} images last'
+                f'{len(data_samples)} data samples, but the latest forward pass had {recorded} images'
             )
         labels = [block.labels().cpu().numpy() for block in blocks]
         for i, sample in enumerate(data_samples):
@@ -106,7 +104,7 @@ class ClusterAlignmentMetric(BaseMetric):
             )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Numbers per stage over all images."""
+        """Compute the metrics of each stage over all images."""
         metrics = {}
         for stage in sorted(results[0]):
             found = [result[stage] for result in results]
@@ -128,7 +126,7 @@ class ClusterAlignmentMetric(BaseMetric):
         categories: np.ndarray,
         rng: np.random.Generator,
     ) -> dict:
-        """One image at one stage; what is returned is small, for it travels between processes."""
+        """Compare one image at one stage; the result is small, as it is sent between processes."""
         visible = categories >= 0
         masks = [m[visible] for m in map(instance_patches, coverages) if m.any()]
         result: dict[str, Any] = dict(num_clusters=num_clusters)
@@ -142,12 +140,12 @@ class ClusterAlignmentMetric(BaseMetric):
         return result
 
     def _instances(self, sample: dict, shape: tuple[int, int]) -> list[tuple]:
-        """(category from 0, (height, width) bool mask, is it a crowd) of each annotation."""
+        """Return (category from 0, (height, width) bool mask, is crowd) of each annotation."""
         if self._coco is None:
             if 'instances' not in sample:
                 raise ValueError(
                     f'image {sample["img_id"]} has no annotations: give ClusterAlignmentMetric '
-                    "an ann_file, or put 'instances' into meta_keys of PackDetInputs"
+                    "an ann_file, or add 'instances' to meta_keys of PackDetInputs"
                 )
             return [
                 (one['bbox_label'], _mask(one, 'mask', shape), bool(one['ignore_flag']))
@@ -173,7 +171,7 @@ def _mask(annotation: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
     if not region:
         raise ValueError(
             f'annotation {annotation.get("id", annotation.get("bbox"))} has no mask; '
-            'ClusterAlignmentMetric compares with masks'
+            'ClusterAlignmentMetric needs masks'
         )
     if isinstance(region, list) or isinstance(region['counts'], list):
         region = coco_mask.frPyObjects(region, *shape)
@@ -183,10 +181,10 @@ def _mask(annotation: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def paint_categories(instances: list[tuple], shape: tuple[int, int]) -> np.ndarray:
-    """The category of each pixel, the smaller instance on top.
+    """Paint the category of each pixel, smaller instances on top.
 
     Args:
-        instances: (category from 0, (height, width) bool mask, is it a crowd) each.
+        instances: (category from 0, (height, width) bool mask, is crowd) of each.
         shape: (height, width).
 
     Returns:
@@ -201,16 +199,16 @@ def paint_categories(instances: list[tuple], shape: tuple[int, int]) -> np.ndarr
 def patch_categories(
     categories: np.ndarray, geometry: Geometry, stride: int, map_shape: tuple[int, int]
 ) -> np.ndarray:
-    """The category of most pixels of each patch; ties: the lower one.
+    """Find the category of most pixels of each patch; of a tie the lower one.
 
     Args:
         categories: (height, width) of the image.
-        geometry: how the map lies on the image.
+        geometry: position of the map on the image.
         stride: side of a patch in pixels of the network's input.
         map_shape: (H, W) of the map.
 
     Returns:
-        (H, W), -1 for patches of padding alone.
+        (H, W), -1 for patches that are padding only.
     """
     present = np.unique(categories)
     shares = np.stack(
@@ -221,10 +219,10 @@ def patch_categories(
 
 
 def instance_patches(coverage: np.ndarray) -> np.ndarray:
-    """Patches that an instance covers at least half, or else the one that it covers most.
+    """Find the patches that an instance covers at least by half, or else the one it covers most.
 
     Args:
-        coverage: (H, W), the share of each patch that it covers, nan for padding.
+        coverage: (H, W), share of each patch that it covers, nan for padding.
 
     Returns:
         (H, W) bool.
@@ -237,7 +235,7 @@ def instance_patches(coverage: np.ndarray) -> np.ndarray:
 
 
 def best_ious(labels: np.ndarray, masks: Sequence[np.ndarray], num_clusters: int) -> np.ndarray:
-    """For each mask the best IoU with the patches of any cluster.
+    """Compute each mask's best IoU with the patches of any cluster.
 
     Args:
         labels: (P,) cluster of each patch.
@@ -256,14 +254,14 @@ def best_ious(labels: np.ndarray, masks: Sequence[np.ndarray], num_clusters: int
 
 
 def sum_joint(parts: Sequence[tuple[np.ndarray, np.ndarray]], num_clusters: int) -> np.ndarray:
-    """Counts of (cluster, category) pairs from the sparse counts of many images.
+    """Sum the sparse (cluster, category) counts of many images.
 
     Args:
-        parts: per image the pairs that occur, (2, P), and how often each does, (P,).
+        parts: for each image the pairs that occur, (2, P), and their counts, (P,).
         num_clusters: M.
 
     Returns:
-        (M, K) int64, K one more than the largest category.
+        (M, K) int64; K is one more than the largest category.
     """
     num_categories = 1 + max(int(pairs[1].max()) for pairs, _ in parts)
     joint = np.zeros((num_clusters, num_categories), np.int64)
@@ -273,7 +271,7 @@ def sum_joint(parts: Sequence[tuple[np.ndarray, np.ndarray]], num_clusters: int)
 
 
 def mutual_information(joint: np.ndarray) -> float:
-    """Of rows and columns of a table of counts, (M, K), in bits."""
+    """Mutual information in bits between rows and columns of counts, (M, K)."""
     p = joint / joint.sum()
     independent = p.sum(1, keepdims=True) * p.sum(0, keepdims=True)
     seen = p > 0
@@ -281,6 +279,6 @@ def mutual_information(joint: np.ndarray) -> float:
 
 
 def perplexity(counts: np.ndarray) -> float:
-    """2 to the power of the entropy in bits of counts, (M,)."""
+    """Perplexity of counts, (M,): 2 to the power of their entropy in bits."""
     p = counts[counts > 0] / counts.sum()
     return float(2 ** -(p * np.log2(p)).sum())

@@ -1,15 +1,12 @@
 """Draw predictions: boxes, masks, labels and class scores that are readable at any image size."""
 
-import functools
-import os
 from collections.abc import Sequence
 
 import cv2
-import matplotlib as mpl
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from .pictures import PALETTE
+from .pictures import PALETTE, font
 from .scene import Detection
 
 Colour = tuple[int, int, int]  # RGB
@@ -17,12 +14,6 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 MIN_SIDE = 480  # smaller images are enlarged, pixels of the longer side
 _MASK_OPACITY = 0.45
-
-
-@functools.cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib ships; covers Latin, Greek and Cyrillic letters."""
-    return ImageFont.truetype(os.path.join(mpl.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'), size)
 
 
 def enlarge(image: np.ndarray) -> tuple[np.ndarray, int]:

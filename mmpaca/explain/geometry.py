@@ -1,4 +1,4 @@
-"""From the patches of a map to the pixels of the image they came from, and back."""
+"""Image <-> network-input coordinates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,19 +8,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where an image's pixels went on their way into the network.
+    """Image <-> network-input coordinates of one image.
 
-    Supported are the test pipelines of mmdet and mmpretrain: resize, then optionally crop the
-    centre (``CenterCrop``), then pad at the right and the bottom (``Pad``, or the batch's
-    padding). A map's cell (i, j) stands for the pixels from ``stride * i`` and ``stride * j`` on
-    of the padded input, ``stride`` of them each way, as in RoIAlign; at odd sizes the last cells
-    reach over the border.
+    Supports the test pipelines of mmdet and mmpretrain: resize, then optionally crop the centre
+    (``CenterCrop``), then pad at the right and the bottom (``Pad``, or the batch's padding). Cell
+    (i, j) of a map covers ``stride x stride`` pixels of the padded input from row ``stride * i``
+    and column ``stride * j`` on, as in RoIAlign; at odd sizes the last cells exceed the border.
 
     Attributes:
-        image_shape: (height, width) of the image as it was loaded.
-        resized_shape: after the resizing.
-        input_shape: what of it is in the network's input, without padding.
-        offset: (rows, columns) that the crop cut off at the top and left.
+        image_shape: (height, width) of the loaded image.
+        resized_shape: (height, width) after resizing.
+        input_shape: (height, width) of the network's input without padding.
+        offset: (rows, columns) cropped off at the top and left.
 
     Example:
         >>> import numpy as np
@@ -37,11 +36,11 @@ class Geometry:
 
     @classmethod
     def from_meta(cls, meta: Mapping) -> 'Geometry':
-        """Read it off the meta information of a data sample.
+        """Read the geometry from the meta information of a data sample.
 
         Args:
-            meta: has ``ori_shape`` and ``img_shape``, and ``scale_factor`` (width, height) where
-                something was resized.
+            meta: ``ori_shape``, ``img_shape`` and, for a resized image, ``scale_factor`` (width,
+                height).
 
         Raises:
             ValueError: a key is missing, or the image was flipped.
@@ -49,11 +48,11 @@ class Geometry:
         missing = [key for key in ('ori_shape', 'img_shape') if key not in meta]
         if missing:
             raise ValueError(
-                f'the data sample has no {" and no ".join(missing)}, without which its maps '
-                'cannot be laid on the image; add it to meta_keys of the pipeline'
+                f'the data sample has no {" and no ".join(missing)}, needed to align maps with '
+                'the image; add it to meta_keys of the pipeline'
             )
         if meta.get('flip'):
-            raise ValueError('the test pipeline flips the image; its maps are not flipped back')
+            raise ValueError('the test pipeline flips the image; flipped maps are not supported')
         image, given = (tuple(meta[key][:2]) for key in ('ori_shape', 'img_shape'))
         scale = meta.get('scale_factor')
         if scale is None and any(g < n for g, n in zip(given, image, strict=True)):
@@ -69,7 +68,7 @@ class Geometry:
         return cls(image, resized, inside, offset)
 
     def to_image(self, maps: np.ndarray, stride: int, fill: float = 0) -> np.ndarray:
-        """Lay maps on the image: each pixel gets the value of the patch that it is in.
+        """Map to image: each pixel gets the value of its patch.
 
         Args:
             maps: (..., H, W) over the padded input.
@@ -86,7 +85,7 @@ class Geometry:
         return np.where(inside, laid, np.asarray(fill, maps.dtype))
 
     def to_map(self, mask: np.ndarray, stride: int, map_shape: tuple[int, int]) -> np.ndarray:
-        """The share of each patch that a region of the image covers.
+        """Image to map: the share of each patch that a region of the image covers.
 
         Args:
             mask: (height, width) of ``image_shape``, bool, or values to be averaged.
@@ -94,8 +93,8 @@ class Geometry:
             map_shape: (H, W) of the map.
 
         Returns:
-            (H, W) float32 in 0..1, counted over those pixels of a patch that show the image;
-            nan for patches of padding alone.
+            (H, W) float32 in 0..1, over the pixels of a patch that show the image; nan for
+            patches that are padding only.
         """
         rows, columns = self._sources(0), self._sources(1)
         shown = mask.take(rows, 0).take(columns, 1)
@@ -108,7 +107,7 @@ class Geometry:
         return covered
 
     def cell_box(self, stride: int) -> tuple[float, float, float, float]:
-        """Left, top, width and height, in pixels of the image, of the map's cell (0, 0)."""
+        """Return left, top, width and height of a map's cell (0, 0) in pixels of the image."""
         top, left = (o * n / r for o, n, r in self._axes())
         height, width = (stride * n / r for _, n, r in self._axes())
         return left, top, width, height
@@ -117,14 +116,14 @@ class Geometry:
         return list(zip(self.offset, self.image_shape, self.resized_shape, strict=True))
 
     def _cells(self, axis: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of each row (column) of the image: its cell's index, and whether it was kept."""
+        """For each row (column) of the image: index of its cell, and True if it was not cropped."""
         scale = self.resized_shape[axis] / self.image_shape[axis]
         centres = (np.arange(self.image_shape[axis]) + 0.5) * scale - self.offset[axis]
         inside = (centres >= 0) & (centres < self.input_shape[axis])
         return np.where(inside, centres, 0).astype(int) // stride, inside
 
     def _sources(self, axis: int) -> np.ndarray:
-        """Of each row (column) of the input: the index of the image's row that it shows."""
+        """For each row (column) of the input: index of the image's row."""
         scale = self.image_shape[axis] / self.resized_shape[axis]
         centres = np.arange(self.input_shape[axis]) + self.offset[axis] + 0.5
         return np.minimum((centres * scale).astype(int), self.image_shape[axis] - 1)

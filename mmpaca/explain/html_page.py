@@ -1,8 +1,8 @@
-"""The page: one self-contained HTML file that shows clusters as one points at patches.
+"""Interactive page: one self-contained HTML file that shows the clusters of a patch on hover.
 
-Each image's data is a JSON script of its own, read by the browser when that image is chosen. Maps
-are reduced to ``map_cells`` a side and stored as bytes: at 48 cells an 800 x 1344 input takes
-about 3 MB with the last block of three stages and 100 clusters.
+The data of each image is a separate JSON script, parsed when the image is selected. Maps are reduced
+to ``map_cells`` a side and stored as bytes: at 48 cells an 800 x 1344 input takes about 3 MB with
+the last block of three stages and 100 clusters.
 """
 
 import base64
@@ -22,15 +22,15 @@ from .scene import Scene
 
 _TEMPLATE = Path(__file__).with_name('page.html')
 _PLACE = '<!-- SCENES -->'
-_MAX_SIDE = 1280  # of the embedded image, pixels
+_MAX_SIDE = 1280  # pixels of the embedded image
 
 
 class Page:
-    """Writes the page; images are added one by one, so that it may grow larger than memory.
+    """Writer of the page; images are added one by one, so that memory does not grow.
 
     Args:
-        path: of the HTML file.
-        map_cells: maps are reduced to at most this many cells on their longest side.
+        path: the HTML file.
+        map_cells: maximum number of cells on a map's longer side; larger maps are reduced.
 
     Raises:
         ValueError: ``map_cells`` is less than 1.
@@ -65,15 +65,15 @@ class Page:
 
 
 def scene_data(name: str, scene: Scene, map_cells: int) -> dict:
-    """What the page knows of an image; coordinates are pixels of the embedded image.
+    """Build the page's data of an image; coordinates are pixels of the embedded image.
 
     Args:
-        name: of the image.
+        name: name of the image.
         scene: the image with its clusters and detections.
-        map_cells: of :class:`Page`.
+        map_cells: see :class:`Page`.
 
     Returns:
-        What the script of ``page.html`` reads: numbers and strings, for JSON.
+        Numbers and strings for JSON, read by the script of ``page.html``.
     """
     shrink = min(1.0, _MAX_SIDE / max(scene.image.shape[:2]))
     image = cv2.resize(scene.image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
@@ -104,7 +104,7 @@ def scene_data(name: str, scene: Scene, map_cells: int) -> dict:
 
 def _block_data(scene: Scene, block: BlockRecord, map_cells: int, shrink: float) -> dict:
     factor = _factor(block, map_cells)
-    # (M, H, W) -> (M, h, w): what a cluster takes from a cell is the sum over its patches.
+    # (M, H, W) -> (M, h, w): the sum over a cell's patches.
     assignment = pool(block.assignment[0], factor)
     # (heads, H, W, M) -> (heads, M, H, W) -> (heads, M, h, w): the mean over a cell's patches.
     attention = pool(block.recorded_attention()[0].permute(0, 3, 1, 2), factor)
@@ -135,10 +135,10 @@ def pool(maps: Tensor | np.ndarray, factor: int) -> Tensor:
 
     Args:
         maps: (..., H, W).
-        factor: side of a cell, in patches.
+        factor: side of a cell in patches.
 
     Returns:
-        (..., h, w), H and W over ``factor``, rounded up.
+        (..., h, w): H and W divided by ``factor``, rounded up.
     """
     maps = torch.as_tensor(maps)
     height, width = maps.shape[-2:]
@@ -149,10 +149,10 @@ def pool(maps: Tensor | np.ndarray, factor: int) -> Tensor:
 
 
 def _quantise(rows: Tensor) -> str:
-    """Distributions as bytes, 255 * sqrt(value / largest of its row).
+    """Encode distributions as bytes, 255 * sqrt(value / maximum of the row).
 
-    The square root keeps small values apart (the smallest is 1.5e-5 of the largest); the page
-    squares, and divides by the sum, for every row is a distribution.
+    The square root keeps small values apart (the smallest is 1.5e-5 of the largest). The page
+    squares the bytes and divides each row by its sum.
     """
     rows = rows / rows.amax(-1, keepdim=True).clamp_min(1e-30)
     return _base64((255 * rows.sqrt()).round().to(torch.uint8).numpy())
@@ -163,10 +163,10 @@ def _base64(array: np.ndarray) -> str:
 
 
 def _outline(mask: np.ndarray, shrink: float) -> list[list[float]]:
-    """A region's borders as flat lists of x and y."""
+    """Return a region's outlines as flat lists of x and y."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return [
-        # A pixel's middle, hence the half.
+        # + 0.5: the centre of a pixel.
         [round(float(v), 1) for v in ((cv2.approxPolyDP(c, 0.7, True) + 0.5) * shrink).flat]
         for c in contours
     ]

@@ -1,11 +1,15 @@
-"""Pictures of clusters: heat maps, hard segmentation, what a detection looked at."""
+"""Parts of pictures: heat maps, segmentation by cluster, outlines, captions."""
 
+import functools
+import os
 from collections.abc import Sequence
 
 import cv2
+import matplotlib as mpl
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito's colours, told apart by people with any kind of colour vision; RGB.
+# Okabe and Ito's colours, distinguishable with any kind of colour vision; RGB.
 PALETTE = np.array(
     [
         (230, 159, 0),
@@ -22,29 +26,37 @@ _TILE = 320  # height of a picture in a row, pixels
 _CAPTION = 24
 
 
-def heat_map(image: np.ndarray, heat: np.ndarray, opacity: float = 0.65) -> np.ndarray:
-    """Lay heat over an image in grey; cividis, the same to people with any colour vision.
+@functools.cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib ships; covers Latin, Greek and Cyrillic letters."""
+    return ImageFont.truetype(os.path.join(mpl.get_data_path(), 'fonts/ttf/DejaVuSans.ttf'), size)
+
+
+def heat_map(image: np.ndarray, heat: np.ndarray, opacity: float = 0.85) -> np.ndarray:
+    """Lay heat over a grey image, in the colour map cividis, readable with any colour vision.
+
+    Where there is no heat the grey image remains.
 
     Args:
         image: (height, width, 3) uint8 RGB.
-        heat: (height, width) >= 0; colours follow its square root, relative to the maximum, for
-            clusters are often sharp peaks on a wide ground.
-        opacity: of the heat.
+        heat: (height, width) >= 0. Colour and opacity follow its square root relative to the
+            maximum, because clusters are often sharp peaks on a wide ground.
+        opacity: opacity at the maximum.
 
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    scaled = np.round(255 * np.sqrt(heat / max(float(heat.max()), 1e-12))).astype(np.uint8)
-    colours = cv2.applyColorMap(scaled, cv2.COLORMAP_CIVIDIS)[..., ::-1]
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
-    return _blend(grey, colours, opacity)
+    scaled = np.sqrt(heat / max(float(heat.max()), 1e-12))
+    levels = np.round(255 * scaled).astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_CIVIDIS)[..., ::-1]
+    return _blend(0.8 * _grey(image), colours, opacity * scaled[..., None])
 
 
 def cluster_colours(order: Sequence[int]) -> np.ndarray:
-    """RGB of each cluster, (M, 3) uint8.
+    """Return the RGB colour of each cluster, (M, 3) uint8.
 
     Args:
-        order: all clusters by strength: the first seven get the colours of :data:`PALETTE`, in
+        order: all clusters by strength. The first seven get the colours of :data:`PALETTE`, in
             this order, the others shades of grey.
     """
     rank = np.argsort(order)
@@ -58,33 +70,34 @@ def cluster_colours(order: Sequence[int]) -> np.ndarray:
 def segmentation(
     image: np.ndarray, labels: np.ndarray, order: Sequence[int], opacity: float = 0.65
 ) -> np.ndarray:
-    """Colour each pixel by its cluster.
+    """Colour each pixel of a grey image by its cluster.
 
     Args:
         image: (height, width, 3) uint8 RGB.
         labels: (height, width) cluster of each pixel, -1 for none.
-        order: all clusters by strength, as for :func:`cluster_colours`.
-        opacity: of the colours.
+        order: all clusters by strength, see :func:`cluster_colours`.
+        opacity: opacity of the colours.
 
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    out = _blend(image, cluster_colours(order)[labels], opacity)
+    # On a coloured image, shades of grey would take its hues.
+    out = _blend(_grey(image), cluster_colours(order)[labels], opacity)
     out[labels < 0] = image[labels < 0]
     return out
 
 
 def tile_row(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
-    """Pictures of one size side by side, each below its caption.
+    """Put pictures of one size side by side, each below its caption.
 
     Small images are enlarged, so that patches can be seen; large ones are reduced.
 
     Args:
         images: each (height, width, 3) uint8 RGB.
-        captions: as many.
+        captions: one per image.
 
     Returns:
-        (H, W, 3) uint8 RGB; all rows have one height.
+        (H, W, 3) uint8 RGB; H is the same for all rows.
     """
     tiles = []
     for image, caption in zip(images, captions, strict=True):
@@ -92,17 +105,15 @@ def tile_row(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarra
         shrink = image.shape[0] > _TILE
         how = cv2.INTER_AREA if shrink else cv2.INTER_NEAREST
         tile = cv2.resize(np.ascontiguousarray(image), (width, _TILE), interpolation=how)
-        head = np.full((_CAPTION, width, 3), 255, np.uint8)
-        cv2.putText(
-            head, caption, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA
-        )
-        tiles.append(np.vstack([head, tile]))
+        head = Image.new('RGB', (width, _CAPTION), 'white')
+        ImageDraw.Draw(head).text((4, _CAPTION / 2), caption, 'black', font(13), anchor='lm')
+        tiles.append(np.vstack([np.asarray(head), tile]))
         tiles.append(np.full((_CAPTION + _TILE, 4, 3), 255, np.uint8))
     return np.hstack(tiles[:-1])
 
 
 def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of pictures, each (H, W, 3), below each other, the shorter filled up with white."""
+    """Stack rows of pictures, each (H, W, 3); shorter ones are padded with white."""
     width = max(row.shape[1] for row in rows)
     return np.vstack(
         [
@@ -122,7 +133,7 @@ def outline_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         mask: (height, width) bool.
 
     Returns:
-        (k * height, k * width, 3) uint8 RGB with a whole k.
+        (k * height, k * width, 3) uint8 RGB with an integer k.
     """
     times = -(-_TILE // image.shape[0])
     image, mask = (a.repeat(times, 0).repeat(times, 1) for a in (image, mask))
@@ -134,5 +145,10 @@ def outline_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return out
 
 
-def _blend(image: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:
+def _grey(image: np.ndarray) -> np.ndarray:
+    """Convert (height, width, 3) uint8 RGB to (height, width, 1) uint8."""
+    return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+
+
+def _blend(image: np.ndarray, colours: np.ndarray, opacity: float | np.ndarray) -> np.ndarray:
     return np.round(image * (1 - opacity) + colours * opacity).astype(np.uint8)

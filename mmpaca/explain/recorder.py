@@ -1,8 +1,7 @@
-"""Recording what the clusters of a PaCa-ViT do in a forward pass.
+"""Record assignment and attention of a PaCa-ViT's clusters in a forward pass.
 
-The model knows nothing of it: forward hooks, which exist only while somebody records, compute the
-assignment and the attention once more from the input of each attention module, step by step as
-the paper writes them (sections 3.1 and 3.2) and in float32.
+Forward hooks, attached only while recording, recompute both from the input of each attention module
+in float32, step by step as in sections 3.1 and 3.2 of the paper. The model itself is unchanged.
 """
 
 import math
@@ -21,15 +20,15 @@ from mmpaca.models.clustering import assign
 
 @dataclass
 class BlockRecord:
-    """What one block did with a batch of B images. Indices count from 0.
+    """Assignment and attention of one block for a batch of B images. Indices count from 0.
 
     Attributes:
         stage: index of the stage.
         block: index of the block in its stage.
         stride: side of a patch in pixels of the network's input.
         assignment: Z, (B, M, H, W); each of the M maps sums to one.
-        attention: A, (B, heads, H, W, M), each patch's weights sum to one; None where
-            :func:`record` was not asked for it.
+        attention: A, (B, heads, H, W, M), the weights of a patch sum to one; None if it was not
+            recorded, see :func:`record`.
     """
 
     stage: int
@@ -39,10 +38,10 @@ class BlockRecord:
     attention: Tensor | None
 
     def recorded_attention(self) -> Tensor:
-        """A, (B, heads, H, W, M).
+        """Return A, (B, heads, H, W, M).
 
         Raises:
-            ValueError: it was not recorded.
+            ValueError: A was not recorded.
         """
         if self.attention is None:
             raise ValueError(
@@ -52,14 +51,14 @@ class BlockRecord:
         return self.attention
 
     def relevance(self, queries: Tensor, head: int | None = None) -> Tensor:
-        """How much every patch counts for chosen patches: rows of A Z.
+        """Relevance of every patch to the queried patches: rows of A Z.
 
-        The whole of A Z has N x N entries; only the rows asked for are computed.
+        The full A Z has N x N entries; only the queried rows are computed.
 
         Args:
-            queries: (B, Q, H, W) weights >= 0. A single one asks for that patch, a mask for the
-                mean over the patches of a region.
-            head: of the attention; None for the mean of all heads.
+            queries: (B, Q, H, W) weights >= 0: one-hot for a patch, a mask for the mean over the
+                patches of a region.
+            head: index of an attention head; None for the mean of all heads.
 
         Returns:
             (B, Q, H, W); each of the Q maps sums to one.
@@ -73,23 +72,22 @@ class BlockRecord:
         return relevance.unflatten(-1, self.assignment.shape[-2:])
 
     def received(self) -> Tensor:
-        """The share of all attention that each cluster receives, (B, M), rows sum to one."""
+        """Share of all attention that each cluster receives, (B, M), rows sum to one."""
         return self.recorded_attention().mean((1, 2, 3))
 
     def labels(self) -> Tensor:
-        """Each patch's strongest cluster, (B, H, W) int64: the m of the largest Z."""
+        """Strongest cluster of each patch, (B, H, W) int64: argmax of Z over clusters."""
         return self.assignment.argmax(1)
 
 
 @dataclass
 class Recording:
-    """The blocks of the latest forward pass.
+    """Records of the latest forward pass.
 
     Attributes:
-        blocks: by (stage, block), in the order of computation.
-        input_shape: (height, width) in pixels of the batch as the network saw it, padding
-            included.
-        left_out: stages without clusters (M = 0), which attend to patches.
+        blocks: records by (stage, block), in the order of computation.
+        input_shape: (height, width) of the network's input in pixels, including padding.
+        left_out: skipped stages: those without clusters (M = 0), which attend to patches.
     """
 
     blocks: dict[tuple[int, int], BlockRecord] = field(default_factory=dict)
@@ -97,7 +95,7 @@ class Recording:
     left_out: tuple[int, ...] = ()
 
     def last_blocks(self) -> list[BlockRecord]:
-        """The last block of each stage, whose assignment made the stage's output."""
+        """Return the record of the last block of each stage."""
         return list({stage: block for (stage, _), block in self.blocks.items()}.values())
 
 
@@ -105,21 +103,21 @@ class Recording:
 def record(model: nn.Module, attention: str = 'all') -> Iterator[Recording]:
     """Record the clusters of the PaCaViT inside a model.
 
-    Works under ``no_grad`` and autocast and on any device; what is recorded is detached, in
-    float32 (float64 where the model is), and stays where the model computed it.
+    Works under ``no_grad`` and autocast and on any device. Records are detached, in float32 (float64
+    for a float64 model), and on the model's device.
 
     Args:
-        model: a PaCaViT, or a detector, classifier or wrapper that has one in it.
-        attention: of which blocks A is recorded, ``'all' | 'last' | 'none'``, the last of each
-            stage. It is heads times larger than Z: 54 MB per image and block of PaCa-T's first
-            stage at 800 x 1344, 376 MB for all blocks of PaCa-S.
+        model: a PaCaViT, or a detector, classifier or wrapper that contains one.
+        attention: blocks whose A is recorded: ``'all'``, ``'last'`` of each stage or ``'none'``. A is
+            heads times larger than Z: 54 MB per image and block of PaCa-T's first stage at
+            800 x 1344, 376 MB for all blocks of PaCa-S.
 
     Yields:
-        A :class:`Recording`, filled by every forward pass anew.
+        A :class:`Recording`; every forward pass overwrites it.
 
     Raises:
-        ValueError: the model has no PaCaViT, or several, or none of its stages has clusters;
-            ``attention`` is unknown.
+        ValueError: the model has no PaCaViT, or several, or no stage has clusters; ``attention`` is
+            unknown.
 
     Example:
         >>> import torch
@@ -152,20 +150,20 @@ def _find_backbone(model: nn.Module) -> PaCaViT:
     found = {name: m for name, m in model.named_modules() if isinstance(m, PaCaViT)}
     if len(found) != 1:
         raise ValueError(
-            f'{type(model).__name__} has {len(found)} PaCaViT backbones ({", ".join(found)}) '
-            'where one is needed to record clusters; pass the part that has one'
+            f'{type(model).__name__} has {len(found)} PaCaViT backbones ({", ".join(found)}); '
+            'pass a module that contains exactly one'
         )
     (backbone,) = found.values()
     if not any(backbone.num_clusters):
         raise ValueError(
-            f'num_clusters={backbone.num_clusters}: this PaCaViT attends to patches in every '
-            'stage, there are no clusters to record'
+            f'num_clusters={backbone.num_clusters}: this PaCaViT has no clusters to record, every '
+            'stage attends to patches'
         )
     return backbone
 
 
 class _Hooks:
-    """The hooks of one recording and the assignment that each stage uses just now."""
+    """Hooks of one recording, and the current assignment of each stage."""
 
     def __init__(self, recording: Recording, attention: str) -> None:
         self.recording = recording
@@ -173,7 +171,7 @@ class _Hooks:
         self.assignments: dict[int, Tensor] = {}
 
     def attach(self, backbone: PaCaViT) -> list:
-        """Hook the backbone, its teacher and every attention module that has clusters."""
+        """Attach hooks to the backbone, its teacher and every attention module with clusters."""
         handles = [backbone.register_forward_pre_hook(self._start)]
         if backbone.teacher is not None:
             handles.append(backbone.teacher.register_forward_hook(self._take_assignments))
@@ -182,7 +180,7 @@ class _Hooks:
         for i, depth in enumerate(backbone.depths):
             for j in range(depth if backbone.num_clusters[i] else 0):
                 wanted = self.attention == 'all' or (self.attention == 'last' and j == depth - 1)
-                # Every stage halves the one before.
+                # Each stage halves the resolution.
                 hook = partial(self._record, i, j, stride * 2**i, wanted)
                 attention = backbone.get_submodule(f'stages.{i}.blocks.{j}.attn')
                 handles.append(attention.register_forward_hook(hook))
@@ -227,11 +225,11 @@ class _Hooks:
 
 
 def attention_to_clusters(module: PatchToClusterAttention, x: Tensor, assignment: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)), written out.
+    """Compute softmax(q k^T / sqrt(d)).
 
     Args:
-        module: one with clusters.
-        x: the normalised patches it got, (B, H, W, C).
+        module: attention with clusters.
+        x: its input, the normalised patches, (B, H, W, C).
         assignment: Z, (B, M, N).
 
     Returns:
@@ -252,10 +250,10 @@ def attention_to_clusters(module: PatchToClusterAttention, x: Tensor, assignment
 
 
 def _raise_precision(x: Tensor) -> Tensor:
-    """Half precisions to float32."""
+    """Convert half precision to float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _call(module: nn.Module, x: Tensor) -> Tensor:
-    """Call a module in the precision of its input, whatever that of its weights."""
+    """Call a module in the precision of its input, whatever the precision of its weights."""
     return functional_call(module, {k: v.to(x) for k, v in module.named_parameters()}, (x,))

@@ -1,4 +1,4 @@
-"""The pictures that are written for one image."""
+"""Pictures of one image: clusters of each stage, relevance of patches to each detection."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,14 +13,14 @@ _DETECTIONS_PER_SHEET = 25
 
 
 def all_sheets(scene: Scene, num_clusters: int = 9) -> Iterator[tuple[str, np.ndarray]]:
-    """Every picture of an image but the detections themselves.
+    """Draw every picture of an image except its detections.
 
     Args:
         scene: the image.
         num_clusters: heat maps per stage.
 
     Yields:
-        A name that is the same for every image and every step of a training, and the picture,
+        The name, the same for every image and every training step, and the picture,
         (height, width, 3) uint8 RGB.
     """
     for block in scene.blocks:
@@ -34,12 +34,12 @@ def all_sheets(scene: Scene, num_clusters: int = 9) -> Iterator[tuple[str, np.nd
 
 
 def cluster_sheet(scene: Scene, block: BlockRecord, num_clusters: int = 9) -> np.ndarray:
-    """The hard segmentation of one block and its clusters by the attention that they receive.
+    """Draw a block's strongest clusters, and heat maps of those that receive most attention.
 
     Args:
         scene: the image.
         block: one of its blocks.
-        num_clusters: heat maps.
+        num_clusters: number of heat maps.
 
     Returns:
         (height, width, 3) uint8 RGB.
@@ -63,7 +63,7 @@ def cluster_sheet(scene: Scene, block: BlockRecord, num_clusters: int = 9) -> np
 
 
 def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray:
-    """A row per detection: its region, and in each stage where its patches looked.
+    """Draw a row per detection: its region, and the relevance of all patches to it, per stage.
 
     Args:
         scene: the image.
@@ -81,6 +81,6 @@ def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray
             heat = scene.geometry.to_image(heat, block.stride)
             heated = pictures.heat_map(scene.image, heat)
             tiles.append(pictures.outline_mask(heated, detection.mask))
-            captions.append(f'looked at, stage {block.stage + 1} block {block.block + 1}')
+            captions.append(f'relevance, stage {block.stage + 1} block {block.block + 1}')
         rows.append(pictures.tile_row(tiles, captions))
     return pictures.stack_rows(rows)

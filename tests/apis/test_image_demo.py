@@ -6,7 +6,6 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from mmengine.registry import DefaultScope
 
 CONFIG = 'configs/demo/mask-rcnn_paca-demo_shapes.py'
 
@@ -20,10 +19,7 @@ def demo(root, tmp_path, monkeypatch):
 
     def call(*arguments: object) -> object:
         monkeypatch.setattr(sys, 'argv', ['image_demo.py', *map(str, arguments)])
-        with (
-            DefaultScope.overwrite_default_scope('mmdet'),
-            pytest.raises(SystemExit) as end,
-        ):
+        with pytest.raises(SystemExit) as end:
             runpy.run_path(str(root / 'demo/image_demo.py'), run_name='__main__')
         return end.value.code
 
@@ -37,7 +33,9 @@ def test_mmdets_arguments(demo, tmp_path, demo_weights):
 
 
 def test_errors(demo, capsys):
-    assert 'error: config none' in demo('a.png', 'none', '--weights', 'model.pth')
-    assert 'model.pth' in demo('a.png', CONFIG, '--weights', 'model.pth')
+    assert demo('a.png', 'none', '--weights', 'model.pth') == 1
+    assert 'error: config none' in capsys.readouterr().err
+    assert demo('a.png', CONFIG, '--weights', 'model.pth') == 1
+    assert 'error: checkpoint model.pth' in capsys.readouterr().err
     assert demo('a.png', CONFIG) == 2
     assert '--weights' in capsys.readouterr().err

@@ -37,16 +37,14 @@ def predict(demo_weights):
     """Run the command in this process; returns the exit status."""
 
     def call(*arguments: object, config: object = CONFIG, weights: object = demo_weights) -> int:
-        with DefaultScope.overwrite_default_scope('mmdet'):
-            return main(['predict', *map(str, (config, weights, *arguments, '--device', 'cpu'))])
+        return main(['predict', *map(str, (config, weights, *arguments, '--device', 'cpu'))])
 
     return call
 
 
 @pytest.fixture(scope='module')
 def predictor(root, demo_weights):
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        return Predictor(root / f'configs/demo/{CONFIG}.py', demo_weights, 'cpu')
+    return Predictor(root / f'configs/demo/{CONFIG}.py', demo_weights, 'cpu')
 
 
 def write_video(path, frames: list[np.ndarray]) -> None:
@@ -208,9 +206,8 @@ def test_classifier(elsewhere):
             test_dataloader=dict(dataset=dict(type='CIFAR10', pipeline=pipeline)),
         )
     )
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        predictor = Predictor(cfg, None, 'cpu')
-        assert predict_files(predictor, ['folder'], 'out', batch_size=2) == (2, [])
+    predictor = Predictor(cfg, None, 'cpu')
+    assert predict_files(predictor, ['folder'], 'out', batch_size=2) == (2, [])
     found = json.loads((elsewhere / 'out/preds/a.json').read_text())
     assert sum(found['pred_scores']) == pytest.approx(1, abs=1e-5)
     scores = [one['score'] for one in found['top5']]

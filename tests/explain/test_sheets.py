@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 import mmpaca
 from mmpaca.__main__ import main
@@ -68,8 +67,7 @@ def test_command(shapes, demo_weights, tmp_path, monkeypatch, capsys):
 
     def command(*arguments: object, config: str = CONFIG) -> int:
         options = ('--stages', 2, '--all-blocks', '--device', 'cpu', *arguments)
-        with DefaultScope.overwrite_default_scope('mmdet'):
-            return main(['clusters', *map(str, (config, demo_weights, *files, *options))])
+        return main(['clusters', *map(str, (config, demo_weights, *files, *options))])
 
     assert command('--score-thr', 0.9) == 0
     assert 'clusters/index.html' in capsys.readouterr().out
@@ -92,10 +90,9 @@ def test_command(shapes, demo_weights, tmp_path, monkeypatch, capsys):
 def test_page_function(root, shapes, demo_weights, tmp_path):
     image = shapes / 'val/000001.png'
     config = Config.fromfile(root / DEMO)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        path = mmpaca.explain.page(
-            image, config, demo_weights, tmp_path, device='cpu', score_thr=0.95, num_clusters=1
-        )
+    path = mmpaca.explain.page(
+        image, config, demo_weights, tmp_path, device='cpu', score_thr=0.95, num_clusters=1
+    )
     assert path == tmp_path / 'index.html' and 'data-name="000001.png"' in path.read_text()
 
 
@@ -103,10 +100,7 @@ def test_weights_that_do_not_fit_are_refused(root, demo_weights, tmp_path):
     content = torch.load(demo_weights)
     del content['state_dict']['neck.lateral_convs.0.conv.weight']
     torch.save(content, tmp_path / 'part.pth')
-    with (
-        DefaultScope.overwrite_default_scope('mmdet'),
-        pytest.raises(RuntimeError, match='missing: neck.lateral_convs.0.conv.weight'),
-    ):
+    with pytest.raises(RuntimeError, match='missing: neck.lateral_convs.0.conv.weight'):
         Predictor(root / DEMO, tmp_path / 'part.pth', 'cpu')
     cfg = Config(dict(default_scope='mmseg', model=dict(backbone=dict())))
     with pytest.raises(ValueError, match="default_scope='mmseg'"):
@@ -139,11 +133,10 @@ def test_classifier_with_a_centre_crop(tmp_path):
     )
     image = np.random.default_rng(0).integers(0, 255, (103, 161, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / 'a.png'), image)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        predictor = Predictor(cfg, None, 'cpu')
-        with record(predictor.model) as recording:
-            loaded, sample = predictor(tmp_path / 'a.png')
-        drawn = predictor.draw(loaded, sample, 0.3)
+    predictor = Predictor(cfg, None, 'cpu')
+    with record(predictor.model) as recording:
+        loaded, sample = predictor(tmp_path / 'a.png')
+    drawn = predictor.draw(loaded, sample, 0.3)
     assert drawn.ndim == 3 and recording.left_out == ()
     scene = Scene.from_sample(loaded, sample, recording, 0, predictor.classes)
     assert scene.geometry.resized_shape == (75, 117) and scene.geometry.offset == (6, 26)

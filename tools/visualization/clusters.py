@@ -1,7 +1,4 @@
-"""Draw the clusters of a detector or classifier. The same as ``mmpaca clusters``.
-
-python tools/visualization/clusters.py CONFIG CHECKPOINT IMAGES... --out-dir clusters
-"""
+"""The same as `mmpaca clusters`."""
 
 import sys
 
