@@ -1,4 +1,4 @@
-"""What goes wrong at the start ends soon, everywhere, with an error that can be read."""
+"""Failed launches end quickly on all ranks, with a readable error."""
 
 from types import SimpleNamespace
 
@@ -22,8 +22,8 @@ CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
         (dict(arch=dict(num_heads=(5, 4, 8, 16))), 'embed_dims=96 is not divisible by num_heads=5'),
     ],
 )
-def test_models_that_cannot_be(arguments, message):
-    """Said by the class, and through mmdet's registry."""
+def test_invalid_model_arguments(arguments, message):
+    """The class's errors, through mmdet's registry."""
     if isinstance(arguments.get('arch'), dict):
         rest = dict(embed_dims=(96, 192, 320, 384), mlp_ratios=(4,) * 4, depths=(1,) * 4)
         arguments['arch'] = {**rest, **arguments['arch']}
@@ -39,6 +39,6 @@ def test_a_neck_with_other_channels_names_the_right_ones():
         with pytest.raises(
             ValueError, match=r'\[96, .*set neck=dict\(in_channels=\[48, 96, 160, 192\]\)'
         ):
-            ConfigCheckHook().before_run(SimpleNamespace(model=model))
+            ConfigCheckHook().before_run(SimpleNamespace(model=model, hooks=[]))
         cfg.model.neck.in_channels = [48, 96, 160, 192]
-        ConfigCheckHook().before_run(SimpleNamespace(model=MODELS.build(cfg.model)))
+        ConfigCheckHook().before_run(SimpleNamespace(model=MODELS.build(cfg.model), hooks=[]))

@@ -257,7 +257,7 @@ def test_differences_to_the_classifier_are_named(tmp_path):
     given = dict(type='Pretrained', checkpoint=str(tmp_path / 'digits.pth'), prefix='backbone.')
     cfg.model.backbone.update(num_clusters=(49, 16, 0, 0), init_cfg=given)
     model = build(cfg)
-    with pytest.warns(UserWarning, match=r'newly initialised: stages\.1\.blocks\.0\.attn\.clust'):
+    with pytest.warns(UserWarning, match=r're-initialised: stages\.1\.blocks\.0\.attn\.clust'):
         model.init_weights()
     arrived = model.backbone.state_dict()
     differing = [k for k, v in arrived.items() if not torch.equal(v, weights['backbone.' + k])]

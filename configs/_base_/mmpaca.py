@@ -6,17 +6,18 @@
 custom_imports = dict(imports=['mmpaca'], allow_failed_imports=False)
 
 # For default_hooks, which mmengine merges: default_hooks=dict(strict_load=dict(strict=False))
-# changes one, default_hooks=dict(strict_load=dict(enabled=False)) switches one off, and custom_hooks
-# stays free for hooks of your own. (None is an error for keys that mmengine does not have.)
+# changes one and default_hooks=dict(strict_load=dict(enabled=False)) switches one off (None is an
+# error for keys that mmengine does not have). custom_hooks is free for your own hooks.
 mmpaca_default_hooks = dict(
     # Crash-safe checkpoints; --resume finds the newest valid one.
     checkpoint=dict(type='mmpaca.AtomicCheckpointHook'),
-    # A checkpoint that does not match the model is an error. When fine-tuning with load_from, layers
-    # that depend on the number of classes are re-initialised. strict=False loads what matches.
+    # A checkpoint that does not match the model is an error. When fine-tuning with load_from,
+    # layers that depend on the number of classes are re-initialised. strict=False loads what
+    # matches.
     strict_load=dict(type='mmpaca.StrictLoadHook', strict=True),
     # A resumed run continues exactly where it stopped.
     exact_resume=dict(type='mmpaca.ExactResumeHook'),
-    # Skips optimizer steps with NaN or infinite gradients; stops after more than max_skips in a row.
+    # Skips optimizer steps with NaN or infinite gradients; stops after more than max_skips.
     invalid_grad=dict(type='mmpaca.CheckInvalidGradHook', max_skips=5),
     # Checks before a run that neck, heads, dataset, evaluator and schedule match.
     config_check=dict(type='mmpaca.ConfigCheckHook'),

@@ -5,10 +5,9 @@ _base_ = [
     '../_base_/cls_runtime.py',
 ]
 
-# Stem stride 1 and the usual halving between stages: maps of 32, 16, 8 and 4, so that every
-# stage still has a neighbourhood to look at (at 224 they are 56 to 7). With stride 2 the last
-# stage would have 2x2 patches, with 4 a single one. Clusters where they are far fewer than
-# patches (1024 and 256); stages 3 and 4 have 64 and 16 and attend to them directly.
+# Stem stride 1 gives 32x32, 16x16, 8x8 and 4x4 patches (56x56 to 7x7 at 224). With stride 2 the
+# last stage would have 2x2 patches, with stride 4 only one. Stages 1 and 2 have far more patches
+# (1024 and 256) than clusters; stages 3 and 4 (64 and 16) use plain self-attention.
 model = dict(
     backbone=dict(arch='tiny', stem_stride=1, num_clusters=(100, 100, 0, 0)),
     head=dict(num_classes=100),

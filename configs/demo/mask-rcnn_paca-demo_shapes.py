@@ -1,11 +1,11 @@
-# What `make demo` trains: a small Mask R-CNN on generated shapes, minutes on two CPU cores.
+# Config of `make demo`: a small Mask R-CNN on generated shapes, minutes on two CPU cores.
 _base_ = ['../_base_/models/mask-rcnn_paca_fpn.py', '../_base_/default_runtime.py']
 
 classes = ('circle', 'square', 'triangle', 'star')
 data_root = 'data/shapes/'
 max_iters = 720
 batch_size = 8
-norm_cfg = dict(type='BN')  # from random weights, heads without norms learn slowly
+norm_cfg = dict(type='BN')  # heads without norms learn slowly from scratch
 
 model = dict(
     backbone=dict(
@@ -16,7 +16,7 @@ model = dict(
             mlp_ratios=(4, 4, 4, 4),
             depths=(2, 2, 2, 2),
         ),
-        num_clusters=(49, 49, 0, 0),  # 36 patches in stage 3: fewer than clusters would be
+        num_clusters=(49, 49, 0, 0),  # stage 3 has 36 patches only
         drop_path_rate=0.0,
     ),
     neck=dict(in_channels=[48, 96, 160, 192], out_channels=64, num_outs=4, norm_cfg=norm_cfg),
@@ -112,6 +112,6 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1),
     visualization=dict(score_thr=0.5),
 )
-visualizer = dict(line_width=1)  # the pictures are small
+visualizer = dict(line_width=1)  # small images
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

@@ -1,4 +1,4 @@
-# The demo's model, tested with a second metric beside CocoMetric: do its clusters follow objects?
+# Tests the demo's model with a second metric: do its clusters follow objects?
 _base_ = './mask-rcnn_paca-demo_shapes.py'
 
 test_evaluator = [

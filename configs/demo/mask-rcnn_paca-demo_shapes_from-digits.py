@@ -1,4 +1,4 @@
-# The demo's detector on the backbone of the digits classifier instead of random weights.
+# The demo's detector, with a backbone pre-trained on digits.
 _base_ = './mask-rcnn_paca-demo_shapes.py'
 
 _digits = 'work_dirs/paca-demo_digits/epoch_15.pth'

@@ -6,8 +6,8 @@ _base_ = [
 
 model = dict(
     backbone=dict(arch='tiny', drop_path_rate=0.0),
-    neck=dict(norm_cfg=dict(type='GN', num_groups=32)),  # from random weights, norms are needed
-    # Few RoIs, for the sake of CPUs.
+    neck=dict(norm_cfg=dict(type='GN', num_groups=32)),  # needed when training from scratch
+    # Few RoIs, for CPUs.
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64))
     ),

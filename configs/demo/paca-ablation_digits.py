@@ -1,5 +1,5 @@
-# What tools/analysis/ablation.py varies: three blocks where there are clusters, so that sharing an
-# assignment by stage, by every second block and not at all are different models.
+# Base config of tools/analysis/ablation.py. With three blocks in the stages with clusters, sharing
+# an assignment within a stage, by two blocks, or not at all gives different models.
 _base_ = './paca-demo_digits.py'
 
 max_epochs = 6

@@ -1,5 +1,5 @@
-# Pre-training in small: the backbone of mask-rcnn_paca-demo_shapes.py as a classifier of
-# scikit-learn's digits (tools/demo/make_digits.py), minutes on two CPU cores.
+# Pre-training on a small scale: the backbone of mask-rcnn_paca-demo_shapes.py as a classifier of
+# scikit-learn's digits (tools/demo/make_digits.py). Takes minutes on two CPU cores.
 _base_ = ['../_base_/models/paca_cls.py', '../_base_/cls_runtime.py']
 
 data_root = 'data/digits'
@@ -21,12 +21,12 @@ model = dict(
     head=dict(in_channels=192, num_classes=10),
     train_cfg=None,
 )
-# The detector's numbers, so that its backbone sees what it learned on.
+# Same normalisation as the detector's.
 data_preprocessor = dict(
     num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
 )
 
-# 8x8 scans enlarged to 64: maps of 16, 8, 4 and 2 patches, more than clusters where there are any.
+# 8x8 scans resized to 64: 16x16, 8x8, 4x4 and 2x2 patches, more than clusters in stages 1 and 2.
 _load = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=64, interpolation='bicubic'),

@@ -1,4 +1,4 @@
-# The same data and budget for mmpretrain's ResNet-18, to compare with.
+# Comparison: mmpretrain's ResNet-18 with the same data and schedule.
 _base_ = './paca-demo_digits.py'
 
 model = dict(

@@ -6,6 +6,6 @@ _base_ = [
 
 model = dict(
     backbone=dict(arch='tiny', drop_path_rate=0.0),
-    neck=dict(norm_cfg=dict(type='GN', num_groups=32)),  # from random weights, norms are needed
+    neck=dict(norm_cfg=dict(type='GN', num_groups=32)),  # needed when training from scratch
 )
 test_evaluator = dict(metric='bbox')

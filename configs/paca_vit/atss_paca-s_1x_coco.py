@@ -1,4 +1,4 @@
-# The data, optimizer and warm-up of our other 1x recipes.
+# Data, optimizer and warm-up as in the other 1x configs.
 _base_ = [
     'mmdet::atss/atss_r50_fpn_1x_coco.py',
     '../_base_/datasets/ms_crop.py',

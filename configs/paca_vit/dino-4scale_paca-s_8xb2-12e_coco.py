@@ -1,4 +1,4 @@
-# DINO's own recipe.
+# DINO's original schedule.
 _base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', '../_base_/mmpaca.py']
 
 _imagenet = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_pacavit_small_p2cconv_100_0.pth'

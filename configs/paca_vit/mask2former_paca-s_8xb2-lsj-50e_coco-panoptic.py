@@ -1,4 +1,4 @@
-# Mask2Former's own recipe. mmdet needs panopticapi to read the segments and to evaluate.
+# Mask2Former's original schedule. mmdet needs panopticapi to read and evaluate segments.
 _base_ = [
     'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
     '../_base_/schedules/paca_norm_keys.py',

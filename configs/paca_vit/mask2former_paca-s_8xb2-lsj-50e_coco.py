@@ -1,4 +1,4 @@
-# Mask2Former's own recipe.
+# Mask2Former's original schedule.
 _base_ = [
     'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
     '../_base_/schedules/paca_norm_keys.py',

@@ -1,10 +1,10 @@
-# RTMDet's own schedule. Mosaic and mix-up paste images that a loader's worker has seen before, so
-# what a sample looks like depends on the workers, also after --resume.
+# RTMDet's original schedule. CachedMosaic and CachedMixUp reuse images that a dataloader worker has
+# loaded before, so samples depend on the workers and --resume is not exact.
 _base_ = ['mmdet::rtmdet/rtmdet-ins_l_8xb32-300e_coco.py', '../_base_/mmpaca.py']
 
 _imagenet = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_pacavit_small_p2cconv_100_0.pth'
 model = dict(
-    # RGB, as the weights were trained; RTMDet's own backbone takes BGR.
+    # RGB, as the ImageNet weights need; RTMDet's original backbone uses BGR.
     data_preprocessor=dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
     ),
@@ -26,7 +26,7 @@ train_dataloader = dict(
     dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )
 
-# What mmdet trains RTMDet with on another transformer (rtmdet_l_swin_b).
+# As in mmdet's RTMDet with a transformer (rtmdet_l_swin_b).
 base_lr = 1e-3
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
 _warmup, _cosine = _base_.param_scheduler

@@ -1,4 +1,4 @@
-# Neck and head of RTMDet-m.
+# With the neck and head of RTMDet-m.
 _base_ = './rtmdet-ins_l_paca-s_8xb32-300e_coco.py'
 
 _imagenet = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_pacavit_tiny_p2cconv_100_0.pth'

@@ -1,4 +1,4 @@
-"""Batches from where a run stopped, without loading those before."""
+"""Dataloaders that continue where a run stopped, without loading earlier batches."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -17,15 +17,15 @@ _KEPT = (
 
 
 class ContinuedBatchSampler:
-    """A batch sampler whose first ``skip`` batches are left out, once.
+    """A batch sampler that skips its first ``skip`` batches, once.
 
-    Its batches are ``mmpaca.engine.rng.Draws``: seed, epoch and place in the epoch alone decide what
-    a data set draws for a sample, not the worker that loads it or what was loaded before.
+    It yields :class:`mmpaca.engine.rng.Draws`: the random numbers of a sample depend on seed, epoch
+    and position in the epoch only, not on the worker or on earlier samples.
 
     Args:
-        batch_sampler: of the data loader, not yet used.
-        skip: how many batches; more than one pass has, where the passes follow each other.
-        before_first: called when the first batch is asked for.
+        batch_sampler: An unused batch sampler.
+        skip: Number of batches to skip; may exceed one epoch.
+        before_first: Called before the first batch.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ContinuedBatchSampler:
         self.skip = skip
         self.before_first = before_first
         self.passes = 0
-        self.drawn = 0  # samples, by this rank
+        self.drawn = 0  # number of samples on this rank
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -57,29 +57,29 @@ class ContinuedBatchSampler:
         if self.before_first is not None:
             self.before_first()
             self.before_first = None
-        # Passes of a sampler without epochs differ by where they begin.
+        # Epochs of a sampler without set_epoch differ by their first sample.
         seed, epoch = getattr(self.sampler, 'seed', 0), getattr(self.sampler, 'epoch', start)
         for batch in batches:
             places = range(self.drawn - start, self.drawn - start + len(batch))
             self.drawn += len(batch)
-            # The index would give those that a sampler repeats the same augmentation.
+            # Seeded by position: an index that a sampler repeats gets another augmentation.
             yield Draws(batch, [(seed, epoch, i * get_world_size() + get_rank()) for i in places])
 
     def next_pass(self) -> None:
-        """Count a pass through the data and tell the sampler, where it has epochs."""
+        """Count an epoch and set it in the sampler, if supported."""
         self.passes += 1
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(self.passes)
 
 
 class ContinuedIterator:
-    """What IterBasedTrainLoop draws from, beginning at an iteration.
+    """Iterator for IterBasedTrainLoop that starts at a given iteration.
 
-    The loop itself skips what is done by drawing it; that costs nothing here.
+    The loop itself skips finished iterations by drawing their batches, which costs nothing here.
 
     Args:
-        dataloader: of :func:`continued_dataloader`.
-        done: how many batches the loop is going to skip.
+        dataloader: Result of :func:`continued_dataloader`.
+        done: Number of batches that the loop is going to skip.
     """
 
     def __init__(self, dataloader: DataLoader, done: int) -> None:
@@ -91,7 +91,7 @@ class ContinuedIterator:
         return self
 
     def skip_iter(self, num_iters: int) -> None:
-        """Skip batches as newer loops do (onedl-mmengine 0.10.12), at once."""
+        """Skip several batches, as the loop of onedl-mmengine 0.10.12 does."""
         for _ in range(num_iters):
             next(self)
 
@@ -114,15 +114,15 @@ def continued_dataloader(
     skip: int = 0,
     before_first: Callable[[], None] | None = None,
 ) -> DataLoader:
-    """A data loader like ``used`` that begins ``skip`` batches later.
+    """Build a dataloader like ``used`` that starts ``skip`` batches later.
 
     Args:
-        config: ``train_dataloader``, of which the samplers are built anew: nobody knows how far
-            those of ``used`` got.
-        used: the loop's; its dataset is kept.
-        sampler_seed: of the run that is resumed.
-        skip: how many batches.
-        before_first: called when the first batch is asked for.
+        config: ``train_dataloader`` of the config; its samplers are built again because those of
+            ``used`` may have been consumed.
+        used: Dataloader of the train loop; its dataset is kept.
+        sampler_seed: Sampler seed of the resumed run.
+        skip: Number of batches to skip.
+        before_first: Called before the first batch.
     """
     sampler = DATA_SAMPLERS.build(
         config['sampler'], default_args=dict(dataset=used.dataset, seed=sampler_seed)
@@ -136,7 +136,7 @@ def continued_dataloader(
         )
     return DataLoader(
         used.dataset,
-        # Of a batch torch only asks that one can go through it.
+        # torch only requires that a batch is iterable.
         batch_sampler=cast(Any, ContinuedBatchSampler(batch_sampler, skip, before_first)),
         **{name: getattr(used, name) for name in _KEPT},
     )

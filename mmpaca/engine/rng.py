@@ -1,4 +1,4 @@
-"""The states of all random number generators that training draws from."""
+"""Save, restore and seed all random number generators used in training."""
 
 import contextlib
 import random
@@ -9,10 +9,10 @@ import torch
 
 
 def get_rng_state() -> dict:
-    """States of Python's, numpy's and torch's generators (CPU and this process's CUDA device).
+    """Get the states of Python's, NumPy's and torch's generators (CPU and current CUDA device).
 
     Returns:
-        Tensors, numbers and tuples only, so that ``torch.load(weights_only=True)`` takes it.
+        Only tensors, numbers and tuples, so that ``torch.load(weights_only=True)`` accepts it.
     """
     numbers = np.random.get_state(legacy=False)
     keys = torch.from_numpy(numbers['state']['key'].astype(np.int64))
@@ -27,29 +27,24 @@ def get_rng_state() -> dict:
 
 
 def set_rng_state(state: dict) -> None:
-    """Put back what :func:`get_rng_state` gave.
-
-    A checkpoint may have been loaded onto a GPU; generators take their states from the CPU.
-    """
+    """Restore the states from :func:`get_rng_state`, on any device."""
     random.setstate(state['python'])
     keys, *rest = state['numpy']
     np.random.set_state(('MT19937', keys.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state['torch'].cpu())
     if torch.cuda.is_available() and 'cuda' in state:
         here = state['cuda']
-        if isinstance(here, list):  # older checkpoints have all devices that were visible
+        if isinstance(here, list):  # older checkpoints store all visible devices
             here = here[min(torch.cuda.current_device(), len(here) - 1)]
         torch.cuda.set_rng_state(here.cpu())
 
 
 @contextlib.contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Draw from generators seeded by these numbers; afterwards they are as they were before.
-
-    For the CPU's generators, which are those that load data.
+    """Seed the CPU generators, which data pipelines use, and restore them at the end.
 
     Args:
-        numbers: any integers >= 0, e.g. seed, epoch and place in it.
+        numbers: Integers >= 0, e.g. seed, epoch and position in the epoch.
 
     Example:
         >>> import torch
@@ -75,14 +70,14 @@ def seeded(*numbers: int) -> Iterator[None]:
 
 
 class Draws:
-    """The indices of a batch, which seed what a data set draws for each of their samples.
+    """Batch indices that seed all RNGs before each sample is loaded.
 
-    Until a loop over them asks for the next index, the generators are :func:`seeded` for this one.
-    So it does not matter which data set, or which wrapper of it, takes the index.
+    While iterating, the generators are :func:`seeded` for the current index until the next one is
+    requested. This works with any dataset and dataset wrapper.
 
     Args:
-        indices: into a data set.
-        seeds: for each index the numbers that seed its sample.
+        indices: Dataset indices.
+        seeds: For each index, the numbers that seed its sample.
     """
 
     def __init__(self, indices: list, seeds: list[tuple[int, ...]]) -> None:

@@ -1,4 +1,4 @@
-"""Fit a state dict into a PaCaViT: cluster counts that differ, and what is missing."""
+"""Adapt state dicts to a PaCaViT: names, prefixes and numbers of clusters."""
 
 import copy
 import re
@@ -14,17 +14,18 @@ from .official import backbone_weights
 
 
 def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str = '') -> None:
-    """Turn ``state_dict`` in place into one that loads into ``model`` without remainder.
+    """Rename and complete ``state_dict`` in place so that it matches ``model`` exactly.
+
+    A stage may have another number of clusters than in ``state_dict``. Its layers that depend on
+    this number are re-initialised with a fixed seed and named in a warning.
 
     Args:
-        model: a PaCaViT.
-        state_dict: weights under any of the names of :func:`backbone_weights`.
-        prefix: the model's place in ``state_dict``.
+        model: A PaCaViT.
+        state_dict: Weights under any of the names that :func:`backbone_weights` accepts.
+        prefix: Prefix of the model's keys in ``state_dict``.
 
     Raises:
-        RuntimeError: tensors are missing, unexpected or of another shape. A stage with another
-            number of clusters than the file's is no error: the layers concerned are
-            initialised anew, from a seed of their own, and named in a warning.
+        RuntimeError: Tensors are missing, unexpected or of the wrong shape.
     """
     given = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
     weights = backbone_weights({k[len(prefix) :]: v for k, v in given.items()})
@@ -32,9 +33,9 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
     rest = [name for name, value in given.items() if id(value) not in taken]
     if rest:
         names = ', '.join(rest[:8]) + (f' and {len(rest) - 8} more' if len(rest) > 8 else '')
-        print_log(f'Not taken, for it is not of the backbone: {names}', logger='current')
+        print_log(f'Ignored keys that are not backbone weights: {names}', logger='current')
     expected = model.state_dict()
-    # As in torch and mmengine, a BatchNorm's step counter may be missing.
+    # As in torch and mmengine, BatchNorm's step counter may be missing.
     for name, value in expected.items():
         if name.endswith('num_batches_tracked'):
             weights.setdefault(name, value)
@@ -47,13 +48,13 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
     if misfit:
         where = f' under {prefix!r}' if prefix else ''
         misfit = describe_misfit(expected, weights)
-        raise RuntimeError(f'The weights do not fit {type(model).__name__}{where}: {misfit}')
+        raise RuntimeError(f'The weights do not match {type(model).__name__}{where}: {misfit}')
     renewed = [
         name
         for name, value in expected.items()
         if concerned(name) and (name not in weights or weights[name].shape != value.shape)
     ]
-    # All processes must draw the same, on any device: nobody broadcasts weights after loading.
+    # Same values on all ranks and devices: weights are not broadcast after loading.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for name in renewed:
@@ -64,14 +65,14 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
     if renewed or any(concerned(name) for name in weights):
         warnings.warn(
             f'the weights were trained with {_counts(theirs)} clusters, this model has '
-            f'{_counts(ours)}; newly initialised: {", ".join(renewed) or "nothing"}',
+            f'{_counts(ours)}; re-initialised: {", ".join(renewed) or "nothing"}',
             stacklevel=2,
         )
     state_dict.update((prefix + name, weights[name]) for name in expected)
 
 
 def describe_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What is missing, unexpected and wrong-shaped in ``given``; empty where everything fits."""
+    """List missing, unexpected and wrong-shaped tensors of ``given``; empty if all match."""
     missing = [name for name in expected if name not in given]
     unexpected = [name for name in given if name not in expected]
     wrong = [
@@ -89,20 +90,20 @@ def describe_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor])
         if names
     ]
     fitting = len(expected) - len(missing) - len(wrong)
-    return f'{fitting} of {len(expected)} tensors fit. {"; ".join(parts)}.' if parts else ''
+    return f'{fitting} of {len(expected)} tensors match. {"; ".join(parts)}.' if parts else ''
 
 
 def _depends_on_clusters(ours: dict, theirs: dict) -> Callable[[str], bool]:
-    """A test for the names that exist, or have their shape, because of a number that differs."""
+    """Return a predicate: does a tensor depend on a number of clusters that differs?"""
     patterns = []
     for stage in {*ours, *theirs}:
         here, layer = ours.get(stage, (0, ''))
         there, _ = theirs.get(stage, (0, ''))
         if here == there:
             continue
-        if here and there:  # the last layer makes one map per cluster, the rest does not care
+        if here and there:  # only the last layer, with one map per cluster, depends on it
             own, teacher = f'(?:{layer}|cluster_pos_embed)', 'to_clusters'
-        else:  # self-attention on one side: it has no clusters at all
+        else:  # one of the two has plain self-attention, without any clusters
             own, teacher = 'cluster', '(?:to_clusters|lateral|smooth)'
         patterns.append(rf'stages\.{stage}\.blocks\.\d+\.attn\.{own}')
         patterns.append(rf'teacher\.stages\.{stage}\.{teacher}\.')
@@ -111,14 +112,14 @@ def _depends_on_clusters(ours: dict, theirs: dict) -> Callable[[str], bool]:
 
 
 def _cluster_counts(weights: Mapping[str, Tensor]) -> dict[int, tuple[int, str]]:
-    """{stage: (number of clusters, name of the layer in its attention that makes them)}."""
+    """{stage: (number of clusters, name of the attention's layer that outputs them)}."""
     counts = {}
     pattern = re.compile(
         r'stages\.(\d+)\.blocks\.0\.attn\.(clustering\.\d+)\.weight'
         r'|teacher\.stages\.(\d+)\.(to_clusters)\.weight'
     )
     for match in filter(None, map(pattern.fullmatch, sorted(weights))):
-        # Sorted names: the last layer of a clustering comes last.
+        # Names are sorted, so the last layer of a clustering comes last.
         counts[int(match[1] or match[3])] = (len(weights[match[0]]), match[2] or match[4])
     return counts
 

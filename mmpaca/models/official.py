@@ -1,6 +1,6 @@
-"""The authors' checkpoints (github.com/iVMCL/PaCaViT) under the names of PaCaViT and OpenMMLab.
+"""Rename the tensors of the official checkpoints (github.com/iVMCL/PaCaViT).
 
-The table of names stands next to the model because it must change with it.
+This module is next to the model because the two must change together.
 """
 
 import re
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 TASKS = ('backbone', 'classifier', 'detector')
-# The authors' names -> ours. Their stages count from 1, ours from 0: {i} is the first number less
-# one; {0} is it as it stands, for a transition from stage 1 is part of our stages.1.
+# Official name -> name in PaCaViT. Official stages count from 1, PaCaViT's from 0: {i} is the first
+# number minus one, {0} the number itself (the transition after official stage 1 is in stages.1).
 # fmt: off
 _OFFICIAL = [
     (r'patch_embed\.proj\.(\d+)\.(.+)', 'stem.convs.{0}.{1}'),
@@ -38,13 +38,13 @@ _OFFICIAL = [
     (r'paca_teacher\.to_clusters(\d+)\.(.+)', 'teacher.stages.{i}.to_clusters.{1}'),
 ]
 # fmt: on
-# Names that only the authors' backbone, and only ours, have.
+# Names that occur only in an official backbone, or only in PaCaViT.
 _OFFICIAL_MARK = re.compile(r'(|.*\.)stage\d+\.\d+\.(?:norm[12]_before|attn|mlp)\.')
 _OWN_MARK = re.compile(r'(|.*\.)stages\.\d+\.blocks\.\d+\.(?:attn\.[qkv]|mlp\.dwconv)\.')
 
 
 def rename_official(name: str) -> str | None:
-    """Our name of a backbone tensor of the authors' release, None where it is none of theirs."""
+    """PaCaViT's name of an official backbone tensor; None for an unknown name."""
     for pattern, ours in _OFFICIAL:
         match = re.fullmatch(pattern, name)
         if match:
@@ -54,17 +54,17 @@ def rename_official(name: str) -> str | None:
 
 
 def find_prefix(names: Iterable[str], official: bool) -> str | None:
-    """Under which prefix (``''``, ``'backbone.'``, ...) a PaCa-ViT backbone stands.
+    """Find the prefix (``''``, ``'backbone.'``, ...) of a PaCa-ViT backbone.
 
     Args:
-        names: of all tensors of a file.
-        official: look for the authors' names instead of ours.
+        names: Names of all tensors of a file.
+        official: Search for official names instead of PaCaViT's.
 
     Returns:
-        The prefix, None where there is no such backbone.
+        The prefix, or None if there is no backbone.
 
     Raises:
-        ValueError: there are several.
+        ValueError: There are several backbones.
     """
     mark = _OFFICIAL_MARK if official else _OWN_MARK
     prefixes = {match[1] for match in map(mark.match, names) if match}
@@ -77,22 +77,23 @@ def find_prefix(names: Iterable[str], official: bool) -> str | None:
 
 
 def backbone_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a PaCa-ViT backbone under our names, whatever prefix and names they have.
+    """Extract the weights of a PaCa-ViT backbone under PaCaViT's names.
 
     Args:
-        state_dict: of a backbone, classifier or detector; the authors' or ours.
+        state_dict: State dict of a backbone, classifier or detector, with official names or
+            PaCaViT's, under any prefix.
 
     Returns:
-        ``{name in PaCaViT: tensor}``. A tensor of the backbone whose name is not known keeps its
-        name; what is not under the backbone's prefix is left out. Where no backbone is
-        recognised, everything as it is.
+        ``{name in PaCaViT: tensor}``. Backbone tensors with unknown names keep their names; keys
+        without the backbone's prefix are dropped. If no backbone is found, a copy of
+        ``state_dict``.
     """
     for official in (True, False):
         prefix = find_prefix(state_dict, official)
         if prefix is not None:
             weights = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
             if official:
-                # The classifier's head is a sibling of the backbone's tensors in these files.
+                # In these files the classifier's head has the same prefix as the backbone.
                 weights = {
                     rename_official(k) or k: v
                     for k, v in weights.items()
@@ -103,22 +104,22 @@ def backbone_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert_official(state_dict: Mapping[str, Tensor], task: str = 'backbone') -> dict[str, Tensor]:
-    """Rename the tensors of an official checkpoint; values and shapes stay as they are.
+    """Rename the tensors of an official checkpoint; values and shapes are unchanged.
 
     Args:
-        state_dict: the weights, ``{name: tensor}``, of a classifier or a detector, under any
+        state_dict: Weights of an official classifier or detector, ``{name: tensor}``, under any
             prefix (``backbone.``, ``module.``, ...).
-        task: ``'backbone'`` for PaCaViT's own names; ``'classifier'`` for mmpretrain's
-            (``backbone.*`` and ``head.fc.*``); ``'detector'`` for mmdet's (``backbone.*``, neck
-            and heads untouched).
+        task: Target names. ``'backbone'``: PaCaViT's; ``'classifier'``: mmpretrain's
+            (``backbone.*`` and ``head.fc.*``); ``'detector'``: mmdet's (``backbone.*``, neck and
+            heads unchanged).
 
     Returns:
-        A new dict. What the task has no place for (a classifier's head in a detector, say) is
-        left out.
+        A new dict without the tensors that the task does not need, e.g. a classifier's head for
+        ``'detector'``.
 
     Raises:
-        ValueError: the task is unknown, nothing is recognised, a tensor of the backbone is not
-            known, or a classifier is asked of a file without a head.
+        ValueError: Unknown task, no official backbone, an unknown backbone tensor, or no
+            classification head for ``'classifier'``.
 
     Example:
         >>> import torch
@@ -132,10 +133,10 @@ def convert_official(state_dict: Mapping[str, Tensor], task: str = 'backbone') -
     prefix = find_prefix(state_dict, official=True)
     if prefix is None:
         raise ValueError(
-            f"no tensor has a name of the authors' PaCa-ViT, e.g. stage1.0.attn.q.weight; the "
-            f'{len(state_dict)} names given begin with {list(state_dict)[:3]}'
+            'no tensor has a name of the official PaCa-ViT, e.g. stage1.0.attn.q.weight; the '
+            f'first of {len(state_dict)} names are {list(state_dict)[:3]}'
         )
-    # In a detector or a wrapped model, what is not backbone stands beside PARENT.backbone.
+    # In a detector or a wrapped model, neck and heads are PARENT.*, beside PARENT.backbone.
     parent = prefix.removesuffix('backbone.')
 
     backbone, head, others, unknown = {}, {}, {}, []
@@ -151,7 +152,7 @@ def convert_official(state_dict: Mapping[str, Tensor], task: str = 'backbone') -
             unknown.append(name)
     if unknown:
         raise ValueError(
-            f"{len(unknown)} tensors of the backbone are none of the authors' PaCa-ViT: "
+            f'{len(unknown)} unknown backbone tensors, not in the official PaCa-ViT: '
             f'{", ".join(unknown[:20])}'
         )
     if task == 'backbone':
@@ -160,5 +161,5 @@ def convert_official(state_dict: Mapping[str, Tensor], task: str = 'backbone') -
     if task == 'detector':
         return {**backbone, **others}
     if not head:
-        raise ValueError("the file has no classifier's head (head.weight, head.bias)")
+        raise ValueError('the file has no classification head (head.weight, head.bias)')
     return {**backbone, **head}

@@ -1,4 +1,4 @@
-"""Names of 0.1 that a user's config or script may contain. They go with version 0.3."""
+"""Old names (0.1) in configs and scripts of users. Removed in 0.3."""
 
 import importlib
 import importlib.abc
@@ -54,7 +54,7 @@ _CLASSES = {
 
 
 def register_deprecated() -> None:
-    """Let the old names of modules and of registered classes resolve, with a DeprecationWarning."""
+    """Make the old names of modules and registered classes work, with a DeprecationWarning."""
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     sys.meta_path.append(_Finder())
@@ -75,7 +75,7 @@ def _register_alias(registry: Registry, old: str, new: type) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds an old module as one whose attributes are the new module's."""
+    """Import an old module as a proxy of the new one."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

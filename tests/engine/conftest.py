@@ -6,7 +6,7 @@ from toy import TINY
 
 @pytest.fixture
 def runner(tmp_path, root, shapes):
-    """Called with options: the Runner that mmdet's tools would build, on 8 images of 64 pixels."""
+    """Return a function: config options -> Runner as mmdet's tools build it, on 8 small images."""
     serial = iter(range(100))
 
     def build(config: str = 'mask-rcnn_paca-demo_shapes_clusters.py', **options) -> Runner:

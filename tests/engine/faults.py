@@ -1,4 +1,4 @@
-"""Dying, and running out of space, at the k-th change that a save makes to the disk."""
+"""Kill the process or fill the disk at the k-th file operation of a save."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ CHANGES = ('open', 'write', 'fsync', 'replace', 'remove')
 
 @HOOKS.register_module('Faults')
 class Faults(Hook):
-    """From the n-th save on, counts the changes made through ``os`` and fails at one of them.
+    """Count file operations through ``os`` from the n-th save on, and fail at one of them.
 
     Args:
         save: number of the save, from 0.

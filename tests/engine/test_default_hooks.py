@@ -69,8 +69,18 @@ def test_each_can_be_switched_off(name):
             getattr(hook, stage)(None, *arguments)
 
 
-def test_lists_of_the_last_version_still_work(runner):
-    """Hooks that a config repeats in custom_hooks replace those in default_hooks."""
+def test_lists_of_the_last_version_still_work():
+    for name in ('mmpaca_hooks', 'mmpaca_cls_hooks'):
+        text = (
+            f"_base_ = 'mmpaca::mask_rcnn_paca.py'\ncustom_hooks = [*_base_.{name}, dict(type='A')]"
+        )
+        cfg = Config.fromstring(text, '.py')
+        assert [hook.type for hook in cfg.custom_hooks] == [
+            'A'
+        ] and 'strict_load' in cfg.default_hooks
+
+
+def test_hooks_repeated_in_custom_hooks_are_preferred(runner):
     training = runner(
         custom_hooks=[
             dict(type='mmpaca.StrictLoadHook', strict=False),

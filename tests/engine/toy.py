@@ -1,4 +1,4 @@
-"""A run of mmengine's Runner that takes a tenth of a second, to be killed at will.
+"""A toy run of mmengine's Runner that takes a tenth of a second and can be killed anywhere.
 
 The model and the data draw from every random generator, so that a resumed run which is not the
 same run ends with other weights.
@@ -90,7 +90,7 @@ class Score(BaseMetric):
 
 @HOOKS.register_module('Killer')
 class Killer(Hook):
-    """Ends the process without a word, at an iteration of training or of validation."""
+    """Kill the process at an iteration of training or validation."""
 
     def __init__(self, train: int | None = None, val: int | None = None) -> None:
         self.train, self.val = train, val
@@ -147,7 +147,7 @@ def runner(
 
 
 def train(work_dir: Path, world: tuple[int, int] | None = None, **kwargs) -> None:
-    """Train, in a forked process; in a world of several processes as (rank, size)."""
+    """Train in a forked process; ``world`` is (rank, number of processes)."""
     torch.set_num_threads(1)
     work_dir.parent.mkdir(parents=True, exist_ok=True)
     os.chdir(work_dir.parent)  # where mmengine collects results of validation: ./.dist_test
@@ -163,7 +163,7 @@ def train(work_dir: Path, world: tuple[int, int] | None = None, **kwargs) -> Non
 
 
 def forked(*calls: Callable[[], None]) -> list[int]:
-    """Run each in a process of its own, at once; the exit statuses.
+    """Run calls in parallel processes; returns their exit statuses.
 
     If one dies, the others have a minute to end by themselves.
     """
@@ -204,7 +204,7 @@ def last(work_dir: Path) -> dict:
 
 
 def equal(a, b) -> bool:
-    """Whether two nested states are the same, bit for bit."""
+    """True if two nested states are exactly equal."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):

@@ -1,4 +1,4 @@
-"""Whatever names and prefix weights come with, they fit or say why not."""
+"""Weights with any names and prefix are loaded, or an error lists what does not match."""
 
 import warnings
 
@@ -65,7 +65,7 @@ def test_teacher_weights():
 
 @pytest.mark.parametrize('load', [torch.nn.Module.load_state_dict, load_state_dict])
 @pytest.mark.parametrize('names', ['official', 'ours'])
-def test_a_part_is_an_error_that_lists_it(reference, load, names):
+def test_partly_matching_weights_are_an_error(reference, load, names):
     weights = dict(official_weights('tiny_conv') if names == 'official' else reference.state_dict())
     q = 'stage1.1.attn.q.weight' if names == 'official' else 'stages.0.blocks.1.attn.q.weight'
     fc1 = q.replace('attn.q', 'mlp.fc1')
@@ -75,18 +75,18 @@ def test_a_part_is_an_error_that_lists_it(reference, load, names):
     with pytest.raises(RuntimeError) as error:
         load(PaCaViT('tiny'), weights)
     message = str(error.value)
-    assert '235 of 237 tensors fit' in message
+    assert '235 of 237 tensors match' in message
     assert '1 missing: stages.0.blocks.1.attn.q.weight' in message
     assert '1 unexpected: stages.0.blocks.1.attn.q.scale' in message
     assert '1 wrong shape: stages.0.blocks.1.mlp.fc1.weight (3, 96) instead of (384, 96)' in message
 
 
 @pytest.mark.parametrize('load', [torch.nn.Module.load_state_dict, load_state_dict])
-def test_nothing_fitting_is_an_error(load):
-    with pytest.raises(RuntimeError, match='0 of 237 tensors fit'):
+def test_no_matching_weights_are_an_error(load):
+    with pytest.raises(RuntimeError, match='0 of 237 tensors match'):
         load(PaCaViT('tiny'), {'layer1.0.conv1.weight': torch.zeros(1)})
     detector = torch.nn.ModuleDict(dict(backbone=PaCaViT('tiny')))
-    with pytest.raises(RuntimeError, match="under 'backbone.': 0 of 237 tensors fit"):
+    with pytest.raises(RuntimeError, match="under 'backbone.': 0 of 237 tensors match"):
         load(detector, {'backbone.layer1.0.conv1.weight': torch.zeros(1)})
 
 
@@ -96,7 +96,7 @@ def test_another_model_of_the_family_is_an_error():
         dict(arch='tiny', clustering='mlp'),
         dict(arch='tiny_teacher'),
     ):
-        with pytest.raises(RuntimeError, match='tensors fit'):
+        with pytest.raises(RuntimeError, match='tensors match'):
             load_state_dict(PaCaViT(**other), official_weights('tiny_conv'))
     with pytest.raises(RuntimeError, match='stages.0.blocks.1.attn.clustering.0.weight'):
         load_state_dict(PaCaViT('tiny', cluster_interval=1), official_weights('tiny_conv'))
@@ -117,12 +117,12 @@ def differing(model: PaCaViT, reference: PaCaViT) -> set[str]:
     }
 
 
-def test_another_number_of_clusters_renews_only_the_layers_that_make_them(reference):
+def test_another_number_of_clusters_reinitialises_only_dependent_layers(reference):
     model = PaCaViT('tiny', num_clusters=(49, 100, 64, 0))
     renewed = {f'stages.{i}.blocks.0.attn.clustering.4.weight' for i in (0, 2)}
-    for name in renewed:  # what an earlier training left there must not survive
+    for name in renewed:  # must be overwritten
         model.get_parameter(name).data.fill_(7.0)
-    with pytest.warns(UserWarning, match='newly initialised') as caught:
+    with pytest.warns(UserWarning, match='re-initialised') as caught:
         load_state_dict(model, official_weights('tiny_conv'))
     assert differing(model, reference) == renewed
     for name in renewed:
@@ -136,13 +136,13 @@ def test_another_number_of_clusters_renews_only_the_layers_that_make_them(refere
     assert '(100, 100, 100) clusters, this model has (49, 100, 64)' in str(caught[0].message)
 
 
-def test_all_processes_renew_alike(reference):
-    """Whatever their generators, which go on as if nothing had been drawn."""
+def test_all_ranks_reinitialise_alike(reference):
+    """Re-initialised layers do not depend on the generators, whose states are unchanged."""
     models = []
     for seed in (1, 2):
         models.append(PaCaViT('tiny', num_clusters=(49, 64, 100, 0)))
         torch.manual_seed(seed)
-        with pytest.warns(UserWarning, match='newly initialised'):
+        with pytest.warns(UserWarning, match='re-initialised'):
             load_state_dict(models[-1], reference.state_dict())
         after = torch.rand(1)
         torch.manual_seed(seed)
@@ -163,9 +163,7 @@ def test_clusters_where_the_file_has_self_attention_and_the_other_way_round(refe
     )
 
     back = PaCaViT('tiny')
-    with pytest.warns(
-        UserWarning, match='this model has .100, 100, 100.; newly initialised: nothing'
-    ):
+    with pytest.warns(UserWarning, match='this model has .100, 100, 100.; re-initialised: nothing'):
         load_state_dict(back, model.state_dict())
     assert is_loaded(back, reference)
 
@@ -183,7 +181,7 @@ def test_teacher_with_another_number_of_clusters():
     # Without clusters in stage 1 the teacher's way up ends earlier.
     model = PaCaViT('tiny_teacher', num_clusters=(0, 100, 100, 100))
     with pytest.warns(
-        UserWarning, match='this model has .0, 100, 100, 100.; newly initialised: nothing'
+        UserWarning, match='this model has .0, 100, 100, 100.; re-initialised: nothing'
     ):
         load_state_dict(model, official_weights('tiny_teacher'))
     assert differing(model, reference) == set()
@@ -196,7 +194,7 @@ def test_equal_numbers_warn_of_nothing():
             load_state_dict(PaCaViT(**VARIANTS[variant]), official_weights(variant))
 
 
-def test_what_is_not_of_the_backbone_is_named(monkeypatch):
+def test_ignored_keys_are_named(monkeypatch):
     said = []
     monkeypatch.setattr(
         'mmpaca.models.fitting.print_log', lambda message, **kwargs: said.append(message)
@@ -205,4 +203,4 @@ def test_what_is_not_of_the_backbone_is_named(monkeypatch):
     heads = [name for name in weights if name.startswith('head.')]
     PaCaViT('tiny').load_state_dict(weights)
     assert len(heads) == 2
-    assert said == [f'Not taken, for it is not of the backbone: {", ".join(heads)}']
+    assert said == [f'Ignored keys that are not backbone weights: {", ".join(heads)}']

@@ -14,7 +14,7 @@ def classifier() -> dict:
 
 
 def as_detector(classifier: dict, prefix: str = '') -> dict:
-    """The file that the authors' mmdet training writes."""
+    """A detector file as the official training writes it."""
     backbone = {f'backbone.{k}': v for k, v in classifier.items() if not k.startswith('head.')}
     others = {
         'neck.lateral_convs.0.conv.weight': torch.ones(2),
@@ -51,7 +51,7 @@ def test_detector_file(classifier, prefix):
     assert len(given) == len(converted)
 
 
-def test_the_input_is_left_as_it_is(classifier):
+def test_the_input_is_unchanged(classifier):
     before = dict(classifier)
     convert_official(classifier, 'classifier')
     assert classifier == before
@@ -64,14 +64,14 @@ def test_errors_name_what_is_wrong(classifier):
         convert_official({'layer1.weight': torch.zeros(1)}, 'backbone')
     with pytest.raises(ValueError, match='no tensor has a name'):
         convert_official(PaCaViT('tiny').state_dict(), 'backbone')
-    with pytest.raises(ValueError, match='1 tensors of the backbone.*stage1.0.rel_pos'):
+    with pytest.raises(ValueError, match='1 unknown backbone tensors.*stage1.0.rel_pos'):
         convert_official({**classifier, 'stage1.0.rel_pos': torch.zeros(1)}, 'backbone')
     with pytest.raises(ValueError, match='head.weight'):
         convert_official(as_detector(classifier), 'classifier')
 
 
 def test_classifier_reaches_mmpretrain():
-    """Names and numbers: mmpretrain's ImageClassifier gives backbone, mean and linear layer."""
+    """Names and values: mmpretrain's ImageClassifier equals backbone, mean and linear layer."""
     classifier = dict(
         type='ImageClassifier',
         backbone=dict(type='PaCaViT', out_indices=(3,), **VARIANTS['tiny_conv']),

@@ -1,4 +1,4 @@
-"""Names of 0.1 still work, and say what to write instead."""
+"""Names of 0.1 still work, with a DeprecationWarning that gives the new name."""
 
 import importlib
 
@@ -65,8 +65,10 @@ def test_old_dataset(shapes):
     )
 
 
-def test_local_cifar_still_does_not_download(tmp_path):
+def test_local_cifar_still_does_not_download(tmp_path, monkeypatch):
     from mmpretrain.registry import DATASETS
+
+    monkeypatch.delitem(importlib.sys.modules, 'mmpaca.datasets.cifar', raising=False)
 
     with (
         pytest.warns(DeprecationWarning),
@@ -80,3 +82,9 @@ def test_local_cifar_still_does_not_download(tmp_path):
                 lazy_init=False,
             )
         )
+
+
+def test_our_configs_use_no_old_name(root):
+    for path in (root / 'configs').rglob('*.py'):
+        used = [old for old in deprecated._CLASSES if f"'mmpaca.{old}'" in path.read_text()]
+        assert used == [], path

@@ -1,4 +1,4 @@
-# Enlarged to the size, and normalised with the numbers, of the ImageNet weights.
+# Resized and normalised as for the ImageNet weights.
 _base_ = './cifar100_bs128_32.py'
 
 data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])

@@ -1,4 +1,4 @@
-# ImageNet's augmentation behind the crop and flip usual for CIFAR. Images are RGB in the files.
+# ImageNet's augmentation after CIFAR's usual crop and flip. The files store RGB images.
 _base_ = 'mmpretrain::_base_/datasets/cifar100_bs16.py'
 
 _mean, _std = _base_.data_preprocessor.mean, _base_.data_preprocessor.std

@@ -7,7 +7,7 @@ train_pipeline = [
     {{_base_.ms_crop}},
     dict(type='PackDetInputs'),
 ]
-# Broken images and annotations are left out and named, but not more than a share of them.
+# Broken images and annotations are skipped and logged, up to max_bad_share of the images.
 train_dataloader = dict(
     dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )

@@ -1,5 +1,5 @@
-# Eight images of any folder with COCO's layout, small, to train and test on: the quickest proof
-# that a model, its data and its evaluation work together. COCO_ROOT names the folder.
+# Train and test on eight small images of a dataset in COCO's layout: a quick check that model, data
+# and evaluation work together. Set COCO_ROOT to the dataset's folder.
 data_root = '{{$COCO_ROOT:data/coco/}}'
 scale = (256, 192)
 num_images = 8
@@ -27,7 +27,7 @@ train_dataloader = dict(
         **_dataset,
     ),
 )
-# The annotations travel with the images, so that those eight alone are evaluated.
+# Annotations are taken from the samples, so that only the eight images are evaluated.
 _keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')
 test_dataloader = dict(
     batch_size=1,

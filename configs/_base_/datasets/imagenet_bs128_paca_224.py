@@ -1,11 +1,10 @@
-# RandAugment m9 n2 mstd0.5 inc, random erasing 0.25 with pixel noise, bicubic, ImageNet's mean and
-# std, as Swin. The authors' list also says colour jitter 0.4, which timm, their trainer, leaves
-# out where RandAugment is on.
+# As Swin: RandAugment m9 n2 mstd0.5 inc, random erasing 0.25 with pixel noise, bicubic, ImageNet's
+# mean and std. The authors also list colour jitter 0.4, which timm skips when RandAugment is on.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # 224 is 0.9 of it, rounded down as in timm.
+    # 224 / 0.9, rounded down as in timm.
     dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),

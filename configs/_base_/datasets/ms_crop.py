@@ -1,4 +1,4 @@
-# Short side 480 to 800, half of the time of a 384x600 crop of a smaller image (DETR's recipe).
+# DETR's augmentation: short side 480 to 800; with probability 0.5 after a 384x600 crop.
 _resize = dict(
     type='RandomChoiceResize',
     scales=[(short, 1333) for short in range(480, 801, 32)],

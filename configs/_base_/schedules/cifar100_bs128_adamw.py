@@ -1,5 +1,5 @@
-# 300 epochs as on ImageNet, on one GPU x 128 images. The learning rate is a usual one for
-# CIFAR from scratch, larger than the linear rule gives.
+# 300 epochs as on ImageNet, 1 GPU x 128 images. The learning rate is common for CIFAR from scratch
+# and larger than linear scaling gives.
 _base_ = './imagenet_bs1024_adamw_paca.py'
 
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

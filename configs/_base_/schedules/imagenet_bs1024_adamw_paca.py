@@ -1,10 +1,10 @@
 # 300 epochs of AdamW; the authors train with mixed precision, which is mmpretrain's flag --amp.
 _base_ = 'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py'
 
-lr = 5e-4 * 1024 / 512  # 8 GPUs x 128 images; for another number use --auto-scale-lr
+lr = 5e-4 * 1024 / 512  # 8 GPUs x 128 images; for other batch sizes use --auto-scale-lr
 optim_wrapper = dict(
     optimizer=dict(lr=lr),
-    paramwise_cfg=dict(custom_keys=dict(_delete_=True)),  # Swin's position terms
+    paramwise_cfg=dict(custom_keys=dict(_delete_=True)),  # Swin's position embeddings
 )
 
 param_scheduler = [

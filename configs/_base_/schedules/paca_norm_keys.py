@@ -1,5 +1,5 @@
-# Of parameters that a custom key names, norm_decay_mult says nothing. So where 'backbone' is such a
-# key, PaCa's LayerNorms are named one by one: its learning rate, without decay.
+# norm_decay_mult does not apply to parameters that match a custom key. So if 'backbone' is one,
+# PaCa's LayerNorms need keys of their own: the backbone's learning rate, no weight decay.
 _norm = dict(lr_mult=0.1, decay_mult=0.0)
 paca_norm_keys = {
     'backbone.stem.norm': _norm,

@@ -10,12 +10,12 @@ from .resume_hook import ExactResumeHook
 from .strict_load_hook import StrictLoadHook
 
 __all__ = [
-    'BadDataSummaryHook',
     'AtomicCheckpointHook',
+    'BadDataSummaryHook',
+    'CheckInvalidGradHook',
     'ClusterRecordHook',
     'ClusterVisualizationHook',
     'ConfigCheckHook',
-    'CheckInvalidGradHook',
     'ExactResumeHook',
     'StrictLoadHook',
 ]

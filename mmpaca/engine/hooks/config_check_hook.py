@@ -64,8 +64,8 @@ class ConfigCheckHook(Hook):
 
 def _prefer_custom_hooks(runner: Runner) -> None:
     """Switch off a hook of ours in ``default_hooks`` if ``custom_hooks`` has it, too."""
-    ours = {type(h) for h in runner.hooks if type(h).__module__.startswith('mmpaca.engine.')}
-    for cls in ours:
+    ours = [h for h in runner.hooks if type(h).__module__.startswith('mmpaca.engine.')]
+    for cls in {type(hook) for hook in ours if hasattr(hook, 'enabled')}:
         *defaults, _ = [h for h in runner.hooks if isinstance(h, cls)]
         for hook in defaults:
             hook.enabled = False

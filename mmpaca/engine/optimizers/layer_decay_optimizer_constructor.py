@@ -1,4 +1,4 @@
-"""Lower learning rates for lower layers."""
+"""Layer-wise learning rate decay."""
 
 from collections.abc import Callable
 
@@ -15,22 +15,22 @@ KEY = 'layer_decay_rate'
 @ROOT_CONSTRUCTORS.register_module()
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Layer-wise learning-rate decay for the backbone of a detector or classifier.
+    """Layer-wise learning rate decay for the backbone of a detector or classifier.
 
-    A parameter of layer k of n learns at ``lr * layer_decay_rate ** (n - 1 - k)``; neck and heads
-    are layer n - 1. The layers are those of the backbone's ``get_layer_depth(name, prefix)``,
-    which PaCaViT has, as have the transformers of mmpretrain. All options of mmengine's default
-    constructor hold besides: ``norm_decay_mult``, ``custom_keys`` and so on, whose learning rates
-    are decayed, too.
+    The learning rate of layer k of n is ``lr * layer_decay_rate ** (n - 1 - k)``; neck and heads
+    are layer n - 1. Layers are numbered by the backbone's ``get_layer_depth(name, prefix)``, which
+    PaCaViT and mmpretrain's transformers have. All options of mmengine's default constructor
+    (``norm_decay_mult``, ``custom_keys``, ...) keep their meaning, and their learning rates are
+    decayed as well.
 
     Args:
-        optim_wrapper_cfg: with an ``optimizer`` that has ``lr``.
-        paramwise_cfg: with ``layer_decay_rate``, more than 0 and at most 1.
+        optim_wrapper_cfg: Optimizer wrapper config whose ``optimizer`` has ``lr``.
+        paramwise_cfg: Parameter-wise options with ``layer_decay_rate`` in (0, 1].
 
     Raises:
-        ValueError: the rate or ``lr`` is missing or wrong; when called, modules share parameters
-            and ``bypass_duplicate`` is not set.
-        TypeError: when called, with a model whose backbone does not know its layers.
+        ValueError: The rate or ``lr`` is missing or invalid, or modules share parameters and
+            ``bypass_duplicate`` is not set.
+        TypeError: The model's backbone has no ``get_layer_depth``.
 
     Example:
         >>> optim_wrapper = dict(
@@ -54,9 +54,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(
         self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs: object
     ) -> None:
-        """Add mmengine's groups of a module; of the whole model, decayed, one per kind."""
+        """Add mmengine's groups of a module; for the entire model, decay and merge them."""
         super().add_params(params, module, prefix=prefix, **kwargs)
-        if prefix:  # called from the line above, for a part of the model
+        if prefix:  # recursive call for a submodule
             return
         depth_of = _layers_of(module)
         names = {parameter: name for name, parameter in module.named_parameters()}
@@ -75,21 +75,21 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _layers_of(model: nn.Module) -> Callable[[str], tuple[int, int]]:
-    """The function from a parameter's name to its layer and the number of layers."""
+    """Return a function: parameter name -> (layer, number of layers)."""
     backbone, prefix = getattr(model, 'backbone', None), 'backbone.'
     if backbone is None:
         backbone, prefix = model, ''
     layer_depth = getattr(backbone, 'get_layer_depth', None)
     if layer_depth is None:
         raise TypeError(
-            f'{KEY} needs a backbone with get_layer_depth, which {type(backbone).__name__} has '
-            'not: use PaCaViT, or another optim_wrapper.constructor'
+            f'{KEY} needs a backbone with get_layer_depth, and {type(backbone).__name__} has none: '
+            'use PaCaViT, or another optim_wrapper.constructor'
         )
     return lambda name: layer_depth(name, prefix)
 
 
 def _merged(groups: list[dict]) -> list[dict]:
-    """One group for all parameters with the same options: optimizers are slow with many."""
+    """Merge groups with the same options: optimizers are slow with many groups."""
     merged: list[tuple[dict, list[nn.Parameter]]] = []
     seen: set[nn.Parameter] = set()
     for group in groups:

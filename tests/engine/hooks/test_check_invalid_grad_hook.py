@@ -20,7 +20,7 @@ HOOK = dict(type='mmpaca.CheckInvalidGradHook', max_skips=2)
 
 @HOOKS.register_module('Poison')
 class Poison(Hook):
-    """Makes an image of some iterations NaN or infinite, or only its gradient."""
+    """Make an image, or only a gradient, NaN or infinite at some iterations."""
 
     def __init__(self, at: list[int], kind: str, rank: int = 0) -> None:
         self.at, self.kind, self.rank = at, kind, rank
@@ -37,7 +37,7 @@ class Poison(Hook):
 
 @HOOKS.register_module('Recorder')
 class Recorder(Hook):
-    """Keeps the weights and buffers after each iteration and the warnings."""
+    """Record weights, buffers and warnings after each iteration."""
 
     def __init__(self, states: list, warnings: list) -> None:
         self.states, self.warnings = states, warnings
@@ -51,7 +51,7 @@ class Recorder(Hook):
 
 
 def check(work_dir, kind: str, optim: dict, at: int, changed: list[bool], **kwargs) -> None:
-    """Trains, and looks at which iterations changed the weights."""
+    """Train, and check which iterations changed the weights."""
     runner = toy.runner(
         work_dir, end=2, hooks=(HOOK, dict(type='Poison', at=[at], kind=kind)), **kwargs
     )
@@ -64,7 +64,7 @@ def check(work_dir, kind: str, optim: dict, at: int, changed: list[bool], **kwar
     differs = [not torch.equal(a, b) for a, b in zip(weights, weights[1:], strict=False)]
     assert differs == changed, differs
     assert all(v.isfinite().all() for v in states[-1].values())
-    # The statistics before the step, whatever the model saw during it.
+    # The running statistics are those before the step.
     mean = 'layers.1.running_mean'
     after = at + optim.get('accumulative_counts', 1)
     assert torch.equal(states[after][mean], states[at][mean])
@@ -79,7 +79,7 @@ ADAMW = dict(type='AdamW', lr=0.05)
 @pytest.mark.parametrize(
     'wrapper', [dict(), dict(clip_grad=dict(max_norm=1.0)), dict(accumulative_counts=2)]
 )
-def test_one_bad_step_is_left_out(tmp_path, kind, wrapper):
+def test_one_bad_step_is_skipped(tmp_path, kind, wrapper):
     wrapper = dict(type='OptimWrapper', optimizer=ADAMW, **wrapper)
     if 'accumulative_counts' in wrapper:  # iterations 5 and 6 make a step, the first is bad
         at, changed = 4, [i % 2 == 1 and i != 5 for i in range(12)]
@@ -101,14 +101,14 @@ def test_too_many_stop_the_run_with_names_and_a_checkpoint(tmp_path, capfd):
     names = saved['meta']['nonfinite_images']
     assert len(names) == toy.BATCH and f'images {names[0]}, {names[1]}' in printed
     assert all(value.isfinite().all() for value in saved['state_dict'].values())
-    # Two left out in a row, twice, is within the limit.
+    # Twice two consecutive skips are within the limit.
     poison = dict(type='Poison', at=[2, 3, 5, 6], kind='nan')
     call = functools.partial(toy.train, tmp_path / 'b', hooks=(HOOK, poison), end=2)
     assert toy.forked(call) == [0]
 
 
 def test_all_ranks_together(tmp_path):
-    """One rank has the bad image; both leave the step out, and stay equal."""
+    """One rank has the bad image; both skip the step and stay equal."""
     poison = dict(type='Poison', at=[4], kind='nan', rank=1)
 
     def train(rank: int) -> None:
@@ -121,7 +121,7 @@ def test_all_ranks_together(tmp_path):
 
 @HOOKS.register_module('Equal')
 class Equal(Hook):
-    """Asserts that all ranks have the same finite weights, changed but by the bad step."""
+    """Assert that all ranks have equal finite weights, changed by all steps except the bad one."""
 
     def before_train(self, runner) -> None:
         self.weight = next(runner.model.parameters())
@@ -136,7 +136,7 @@ class Equal(Hook):
 
 
 class Scaler:
-    """What of GradScaler the hook asks."""
+    """The part of GradScaler that the hook uses."""
 
     def __init__(self, scale: float) -> None:
         self.get_scale = lambda: scale
@@ -147,7 +147,7 @@ class Scaler:
     [(1024.0, 1.0, 0), (1024.0, float('nan'), 1), (1.0, 1.0, 1)],
 )
 def test_the_loss_scaler_may_look_for_a_scale(scale, loss, skipped):
-    """A step that the scaler left out counts if the loss is bad, or nothing is left to lower."""
+    """A step skipped by the scaler counts if the loss is not finite or the scale is at most 1."""
     wrapper = SimpleNamespace(loss_scaler=Scaler(scale), should_update=lambda: True)
     logger = SimpleNamespace(warning=lambda _: None)
     hook = CheckInvalidGradHook()
@@ -161,8 +161,8 @@ def test_the_loss_scaler_may_look_for_a_scale(scale, loss, skipped):
 
 @pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize('clip_grad', [None, dict(max_norm=1.0)])
-def test_looking_for_a_scale_with_a_fused_optimizer(fused, clip_grad):
-    """At four scales the gradients overflow in float16: no step, and nothing to count."""
+def test_scale_search_with_a_fused_optimizer(fused, clip_grad):
+    """At four scales the gradients overflow in float16: these steps are skipped but not counted."""
     weight = torch.nn.Parameter(torch.ones(3))
     wrapper = OptimWrapper(torch.optim.AdamW([weight], lr=0.1, fused=fused), clip_grad=clip_grad)
     scaler = torch.amp.GradScaler('cpu', init_scale=2.0**17)

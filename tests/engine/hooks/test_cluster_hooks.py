@@ -24,7 +24,7 @@ def hooked(model: torch.nn.Module) -> list:
 
 
 def test_the_metric_runs_beside_coco(runner, shapes):
-    """And gives the same whatever the batch size and wherever the annotations come from."""
+    """Results do not depend on batch size or source of the annotations."""
     tester = runner()
     weights = tester.model.state_dict()
     metrics = tester.test()
@@ -107,8 +107,8 @@ def test_pictures_of_every_second_validation(runner, tmp_path):
     assert one.shape[1] == 2 * 320 + 4 and np.ptp(one) > 100
 
 
-def test_a_picture_whose_annotations_are_for_the_unturned_one(tmp_path, monkeypatch):
-    """Read as the loader of mmpaca reads it."""
+def test_exif_orientation_as_in_the_annotations(tmp_path, monkeypatch):
+    """Images are read as mmpaca.LoadVerifiedImageFromFile does."""
     tag = Image.Exif()
     tag[0x0112] = 6  # turn by 90 degrees
     Image.new('RGB', (64, 40)).save(tmp_path / 'a.jpg', exif=tag)

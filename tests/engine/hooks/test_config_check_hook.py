@@ -1,4 +1,4 @@
-"""Dataset, evaluator and heads that do not agree stop a run before it begins."""
+"""Configs whose parts do not match stop a run before the first iteration."""
 
 import re
 from types import SimpleNamespace

@@ -35,7 +35,7 @@ def calls(work_dir: Path, processes: int, **kwargs) -> list:
 
 
 def assert_same_run(a: Path, b: Path) -> None:
-    """All that a checkpoint holds, but for times and paths."""
+    """The contents of a checkpoint without times and paths."""
     a, b = toy.last(a), toy.last(b)
     assert a.keys() == b.keys()
     for key in a.keys() - {'meta', 'message_hub'}:
@@ -49,7 +49,7 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
-    """Called with a kind of run: the folder of one that did not die."""
+    """Return a function: kind of run -> folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp('undisturbed')
 
     @functools.cache
@@ -78,7 +78,7 @@ def test_dead_and_resumed(undisturbed, tmp_path, kind, processes):
 
 @pytest.mark.parametrize('kind', ['epochs, random seed', 'iterations, random seed'])
 def test_without_a_seed_too(tmp_path, kind):
-    """Two continuations from one checkpoint are the same run, each."""
+    """Two resumed runs from one checkpoint are equal."""
     killer = dict(type='Killer', train=14)
     assert toy.forked(*calls(tmp_path / 'a', 1, hooks=(killer,), **RUNS[kind])) == [-signal.SIGKILL]
     shutil.copytree(tmp_path / 'a', tmp_path / 'b')
@@ -109,7 +109,7 @@ def test_another_number_of_processes_is_refused(tmp_path, capfd):
     assert toy.forked(*calls(tmp_path / 'a', 2, resume=True)) == [1, 1]
     assert (
         capfd.readouterr().err.count(
-            'was started with 1 processes and cannot be resumed with 2: start 1, or begin'
+            'was started with 1 processes and cannot be resumed with 2: use 1, or start'
         )
         == 2
     )
@@ -143,7 +143,7 @@ def test_generators_come_back():
 
 @pytest.mark.parametrize(('device', 'visible', 'expected'), [(0, 4, 0), (2, 4, 2), (1, 1, 0)])
 def test_the_generator_of_one_gpu(monkeypatch, device, visible, expected):
-    """However many are visible; checkpoints that have all of them are taken, too."""
+    """With any number of visible GPUs, and from older checkpoints with the states of all."""
     states = [torch.full((16,), i, dtype=torch.uint8) for i in range(visible)]
     restored = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
@@ -157,7 +157,7 @@ def test_the_generator_of_one_gpu(monkeypatch, device, visible, expected):
 
 
 def test_the_best_checkpoint_of_two_processes(tmp_path):
-    """It has no random states, which is nothing to warn of; the others have both ranks'."""
+    """It has no random states, without a warning; regular checkpoints have those of both ranks."""
     kwargs = dict(end=1, checkpoint=dict(save_best='mAP'))
     assert toy.forked(*calls(tmp_path / 'run', 2, **kwargs)) == [0, 0]
     best = torch.load(tmp_path / 'run/best_mAP_epoch_1.pth', weights_only=False)

@@ -89,7 +89,7 @@ def test_few_groups(model):
     assert {g['lr_scale'] for g in groups} == {RATE**k for k in range(12)}
 
 
-def test_frozen_stages_are_left_out(model):
+def test_frozen_stages_are_skipped(model):
     frozen = copy.deepcopy(model)
     frozen.backbone.frozen_stages = 1
     frozen.train()
@@ -126,7 +126,7 @@ def test_what_is_missing_is_named():
         build_optim_wrapper(Plain(), {**OPTIM, 'paramwise_cfg': None})
     with pytest.raises(ValueError, match='optimizer.lr'):
         build_optim_wrapper(Plain(), {**OPTIM, 'optimizer': dict(type='AdamW', weight_decay=DECAY)})
-    with pytest.raises(TypeError, match='get_layer_depth, which Linear has not'):
+    with pytest.raises(TypeError, match='get_layer_depth, and Linear has none'):
         build_optim_wrapper(Plain(), OPTIM)
 
 
