@@ -31,7 +31,7 @@ def predict_files(
     Args:
         predictor: the model.
         inputs: image files, videos, folders and globs.
-        out_dir: output folder, see :class:`ResultWriter`.
+        out_dir: output folder, see :class:`~mmpaca.apis.results.ResultWriter`.
         score_thr: lowest score of a detection that is drawn; the JSON files contain all.
         batch_size: images in a batch.
         save_vis: write pictures.

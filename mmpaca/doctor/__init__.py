@@ -31,7 +31,7 @@ def run() -> int:
     """Print versions and findings.
 
     Returns:
-        The exit status: 1 if anything is wrong, else 0.
+        The exit status, 1 if anything is wrong, else 0.
     """
     for name, value in versions().items():
         print(f'{name}: {value}')
