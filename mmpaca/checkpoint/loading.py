@@ -9,14 +9,13 @@ The steps: :mod:`.archive` checks the container, :mod:`.unpickling` rebuilds the
 functions of :mod:`.standins`, :mod:`.config_text` checks the configuration text.
 """
 
-import contextlib
 import difflib
 import os
 import pickle
 import re
 import urllib.error
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial, update_wrapper
 from typing import Any
 
@@ -41,6 +40,7 @@ from .standins import RefusedObjectsError
 from .unpickling import pickle_module
 
 _WEIGHT_KEYS = ('state_dict', 'model')
+_FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 _HTTP = ('http://', 'https://')
 # Schemes and mmengine's list of names for each.
 _ZOOS = {
@@ -111,10 +111,15 @@ def load_from_local(
 
 
 def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
+    if os.environ.get(_FORCE, '0').lower() in ('1', 'y', 'yes', 'true'):
+        raise RuntimeError(
+            f'checkpoint {filename} is not loaded: with {_FORCE} torch accepts no stricter '
+            f'unpickler than its own; unset {_FORCE}'
+        )
     try:
         if trust:
             return torch.load(filename, map_location=map_location, weights_only=False)
-        with open(filename, 'rb') as file, _own_unpickler_permitted():
+        with open(filename, 'rb') as file:
             sizes = storage_sizes(file)
             own = pickle_module(os.path.getsize(filename), sizes)
             # False, for torch accepts no other unpickler with True. Ours is the narrower one.
@@ -142,18 +147,6 @@ def _refusal(filename: str, reason: str) -> UnsafeCheckpointError:
         'for a .safetensors file, or one with only the state_dict; if you trust the author, call '
         'tools/train.py or tools/test.py with --trust-checkpoint'
     )
-
-
-@contextlib.contextmanager
-def _own_unpickler_permitted() -> Iterator[None]:
-    """Without torch's switch for ``weights_only=True``, with which it accepts no ``pickle_module``."""
-    name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
-    value = os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        if value is not None:
-            os.environ[name] = value
 
 
 def load_from_http(url: str, map_location: Any = None, trust: bool = False) -> Any:

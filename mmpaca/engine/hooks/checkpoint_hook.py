@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmpaca.checkpoint.resuming import newest_whole_checkpoint
+from mmpaca.checkpoint.resuming import newest_whole_checkpoint, read_last_checkpoint
 from mmpaca.checkpoint.saving import ATOMIC_BACKEND, remove_leftovers, write_atomically
 from mmpaca.registry import HOOKS
 
@@ -76,7 +76,9 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
 
     def _choose(self, runner: Runner) -> list[str | None]:
         """Choose the file to resume from, write last_checkpoint; returns [path, error]."""
-        last = find_latest_checkpoint(runner.work_dir)
+        last, fault = read_last_checkpoint(runner.work_dir)
+        if fault:
+            runner.logger.warning(fault)
         folders = [runner.work_dir]
         if self.out_dir is not None:
             folders.append(os.path.join(self.out_dir, Path(runner.work_dir).name))

@@ -8,6 +8,7 @@ from mmengine.optim.scheduler.param_scheduler import LinearParamScheduler
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch import nn
 
+from mmpaca.datasets.coco_categories import check_category_order
 from mmpaca.engine.wrappers import unwrapped
 from mmpaca.models import PaCaViT
 from mmpaca.registry import HOOKS
@@ -150,6 +151,10 @@ def _check_evaluator(loop: ValLoop | TestLoop, name: str) -> None:
                 f'the classes {unknown} of {name}_dataloader are not among those of '
                 f'{name}_evaluator.ann_file, {names}: use the same spelling, or {remedy}'
             )
+        try:
+            check_category_order(coco.dataset['categories'], classes)
+        except ValueError as error:
+            raise ValueError(f'{name}_evaluator.ann_file: {error}') from None
 
 
 def _check_warmup(runner: Runner) -> None:

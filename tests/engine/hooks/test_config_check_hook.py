@@ -23,8 +23,13 @@ from mmpaca.engine import ConfigCheckHook
         (
             {'val_dataloader.dataset.metainfo.classes': ('circle', 'square', 'triangle', 'stars')},
             ValueError,
-            r"classes \['stars'\] of val_dataloader are not among those of val_evaluator.ann_file, "
-            r"\['circle', 'square', 'triangle', 'star'\]: use the same spelling",
+            r"val.json: it has the categories \['circle', 'square', 'triangle', 'star'\], not "
+            r"\['stars'\]: set dataset.metainfo.classes",
+        ),
+        (
+            {'val_dataloader.dataset.metainfo.classes': ('star', 'triangle', 'square', 'circle')},
+            ValueError,
+            'categories are in the order .*, the classes in the order .*: sort the categories',
         ),
         (
             {'model.roi_head.bbox_head.num_classes': 3},
