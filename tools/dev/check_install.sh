@@ -5,7 +5,7 @@
 #     tools/dev/check_install.sh [PYTHON...]     (default: python3.10 python3.11 python3.12 python3.13)
 #
 # An interpreter needs the network for pip, some minutes, and 6 GB in TMPDIR, freed before the next.
-# Of the default ones those that are not on PATH are named and left out; a given one is an error.
+# Default interpreters that are not on PATH are named and skipped; a missing given one is an error.
 set -euo pipefail
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
@@ -56,6 +56,7 @@ check_interpreter() (
     wheel=$(echo source/dist/*.whl)
 
     pip install -q "$wheel"
+    mmpaca --help > /dev/null || fail 'mmpaca --help without mmcv'
     [[ -z $(version_of mmcv)$(version_of mmcv-lite) ]] || fail 'the base requirements install mmcv'
     said=$(python -c 'import mmpaca' 2>&1 | tail -n 1) || true
     echo "without mmcv: $said"

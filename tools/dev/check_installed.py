@@ -6,6 +6,7 @@ of them failed.
 
 import argparse
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -35,6 +36,11 @@ def run(*command: object) -> str:
     return done.stdout
 
 
+def mmpaca_version() -> str:
+    """Version of the installed distribution."""
+    return importlib.metadata.version('mmpaca')
+
+
 def files(folder: Path) -> dict[str, tuple[bytes, bool]]:
     """Content and executable bit by name, without byte code."""
     return {
@@ -59,7 +65,7 @@ class Checks:
         self.package = Path(mmpaca.__file__).parent
         self.mim = self.package / '.mim'
         assert self.package.is_relative_to(source) == (kind == 'editable'), self.package
-        assert mmpaca.__version__ == importlib.metadata.version('mmpaca')
+        assert mmpaca.__version__ == mmpaca_version()
 
     def mim_folder_is_complete(self) -> None:
         for name in ('configs', 'tools'):
@@ -91,6 +97,12 @@ class Checks:
     def doctor(self) -> None:
         run(BIN / 'mmpaca', 'doctor')
 
+    def command_starts(self) -> None:
+        assert 'predict' in run(BIN / 'mmpaca', '--help')
+        assert mmpaca_version() in run(BIN / 'mmpaca', '--version')
+        assert DETECTOR in run(BIN / 'mmpaca', 'configs', 'mask-rcnn')
+        assert 'mmpaca' in run(BIN / 'mmpaca', '--print-completion', 'bash')
+
     def mim_run(self) -> None:
         run(
             BIN / 'mim',
@@ -109,6 +121,54 @@ class Checks:
     def mim_test(self) -> None:
         args = ('--checkpoint=out/iter_2.pth', '--gpus=0', '--work-dir=out')
         assert 'coco/segm_mAP' in run(BIN / 'mim', 'test', 'mmpaca', DEMO, *args)
+
+    def command_trains(self) -> None:
+        command = (BIN / 'mmpaca', 'train', DEMO)
+        run(*command, '--work-dir=train', '--cfg-options', *TRAIN, *OPTIONS)
+        assert 'coco/segm_mAP' in run(
+            *(BIN / 'mmpaca', 'test', DEMO, 'train/iter_2.pth', '--work-dir=train'),
+            *('--cfg-options', 'test_dataloader.batch_size=2'),
+        )
+
+    def command_fine_tunes(self) -> None:
+        """Two classes from the detector of four, with nothing else in the config."""
+        Path('finetune.py').write_text(
+            f"_base_ = 'mmpaca::demo/{DEMO}'\n"
+            "classes = ('circle', 'square')\n"
+            'model = dict(roi_head=dict(bbox_head=dict(num_classes=2), '
+            'mask_head=dict(num_classes=2)))\n'
+            'train_dataloader = dict(dataset=dict(metainfo=dict(classes=classes)))\n'
+            'val_dataloader = dict(dataset=dict(metainfo=dict(classes=classes)))\n'
+            'test_dataloader = val_dataloader\n'
+            "load_from = 'train/iter_2.pth'\n"
+        )
+        command = (BIN / 'mmpaca', 'train', 'finetune.py')
+        printed = run(*command, '--work-dir=finetune', '--cfg-options', *TRAIN, *OPTIONS)
+        assert (
+            'Re-initialised: roi_head.bbox_head.fc_cls' in printed
+            and Path('finetune/iter_2.pth').is_file()
+        )
+
+    def command_predicts(self) -> None:
+        images = sorted(Path('data/shapes/val').glob('*.png'))[:2]
+        model = (DEMO, 'train/iter_2.pth')
+        run(BIN / 'mmpaca', 'predict', *model, *images, '--device=cpu', '--out-dir=outputs')
+        assert {p.stem for p in Path('outputs/vis').iterdir()} == {i.stem for i in images}
+        coco = json.loads(Path('outputs/predictions.coco.json').read_text())
+        assert [Path(image['file_name']).name for image in coco['images']] == [
+            image.name for image in images
+        ]
+
+    def command_draws_clusters(self) -> None:
+        image = Path('data/shapes/val').resolve() / '000001.png'
+        model = (DEMO, 'train/iter_2.pth')
+        run(BIN / 'mmpaca', 'clusters', *model, image, '--device=cpu', '--out-dir=clusters')
+        assert list(Path('clusters').rglob('*.html'))
+
+    def command_exports(self) -> None:
+        model = (DEMO, 'train/iter_2.pth')
+        run(BIN / 'mmpaca', 'export', *model, 'exported', '--shape', 64, 96)
+        assert list(Path('exported').glob('*.onnx'))
 
     def scripts_of_the_package(self) -> None:
         """Two processes through dist_train.sh; a config by its path in the package."""

@@ -8,7 +8,7 @@
 #   compiled   the same with compiled mmcv, by tools/dev/build_mmcv.sh, instead of mmcv-lite
 #   onedl      the onedl forks of mmengine, mmcv, mmdet and mmpretrain
 #
-# PYTHON (default: python3) makes the environments, in temporary folders that are removed; logs and
+# PYTHON (default: python3; 3.11 or later) makes the environments, in temporary folders that are removed; logs and
 # rows stay in OUT (default: work_dirs/matrix).
 set -euo pipefail
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
@@ -19,7 +19,19 @@ cd "$(dirname "$0")/../.."
 OUT=$(realpath -m "${OUT:-work_dirs/matrix}")
 mkdir -p "$OUT"
 
-# What the tests need, into the active interpreter.
+# The requirements of mmpaca and of its extras, but for compiled mmcv.
+list_requirements() {
+    python - << 'PY'
+import tomllib
+with open('pyproject.toml', 'rb') as file:
+    project = tomllib.load(file)['project']
+extras = project['optional-dependencies']
+names = project['dependencies'] + [n for extra in extras if extra != 'mmcv' for n in extras[extra]]
+print(*(name for name in names if not name.startswith('mmpaca[')), sep='\n')
+PY
+}
+
+# Install what the tests need into the active interpreter.
 install_environment() {
     local left_out='^$' free='^$' extra=()
     case $1 in
@@ -35,7 +47,8 @@ install_environment() {
             return 2
             ;;
     esac
-    python -m pip install -q "${extra[@]}" -r <(grep -vE "$left_out" requirements/dev.txt) \
+    python -m pip install -q setuptools wheel -c requirements/constraints.txt
+    python -m pip install -q "${extra[@]}" -r <(list_requirements | grep -vE "$left_out") \
         -c <(grep -vE "$left_out|$free" requirements/constraints.txt)
     if [[ $1 == compiled ]]; then
         python -m pip install -q ninja
@@ -72,7 +85,7 @@ for environment; do
     log=$OUT/$environment.log
     echo "$environment: see $log" >&2
     # A process of its own, for bash ignores `set -e` in what a condition tests.
-    export -f install_environment print_versions run_tests
+    export -f install_environment list_requirements print_versions run_tests
     bash -euo pipefail -c "run_tests $environment" > "$log" 2>&1 || failed=1
     # pytest's last line, or what kept it from running
     echo "| $environment | $(sed -n 's/^versions: //p' "$log") | $(tail -1 "$log") | $(date +%F) |" |
