@@ -6,8 +6,8 @@ Writes to DIR:
   preds/NAME.json        labels, scores, boxes, masks (RLE) and class names
   predictions.coco.json  all detections in COCO format, with images and categories
 
-Small images are drawn enlarged. A file that cannot be read is reported at the end, and the exit
-status is 1.
+Pictures show the detections from --score-thr on, the JSON files contain all. Small images are
+drawn enlarged. A file that cannot be read is reported at the end, and the exit status is 1.
 """
 
 import argparse

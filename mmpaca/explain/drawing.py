@@ -101,8 +101,9 @@ def _paint_mask(out: np.ndarray, mask: np.ndarray, scale: int, colour: Colour, l
     part = np.pad(mask[top:bottom, left:right].astype(np.uint8) * 255, 1)
     large = _resize(part, scale, cv2.INTER_LINEAR)[scale:-scale, scale:-scale] > 127
     region = out[top * scale : bottom * scale, left * scale : right * scale]
-    tinted = region[large] * (1 - _MASK_OPACITY) + np.array(colour) * _MASK_OPACITY
-    region[large] = tinted.round().astype(np.uint8)
+    flat = np.full_like(region, colour)
+    tinted = cv2.addWeighted(region, 1 - _MASK_OPACITY, flat, _MASK_OPACITY, 0)
+    np.copyto(region, tinted, where=large[..., None])
     contours, _ = cv2.findContours(
         large.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE,
         offset=(int(left * scale), int(top * scale)),
@@ -156,12 +157,16 @@ def _place(
         x = max(0, min(x, bounds[0] - width - 1))
         y = max(0, min(y, bounds[1] - height - 1))
         places.append((x, y, x + width, y + height))
-    return min(places, key=lambda place: sum(_overlap(place, other) for other in placed))
+    return min(places, key=lambda place: _overlap(place, placed))
 
 
-def _overlap(a: Box, b: Box) -> int:
-    width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
-    return max(0, width) * max(0, height)
+def _overlap(place: Box, others: Sequence[Box]) -> float:
+    """Sum the areas of a box that others cover."""
+    if not others:
+        return 0
+    boxes = np.array(others)
+    sides = np.minimum(place[2:], boxes[:, 2:]) - np.maximum(place[:2], boxes[:, :2])
+    return float(sides.clip(0).prod(1).sum())
 
 
 def _area(box: Sequence[float]) -> float:
