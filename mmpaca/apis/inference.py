@@ -1,6 +1,6 @@
 """Inference on images with detectors of mmdet and classifiers of mmpretrain.
 
-After ``import mmpaca``, mmdet's and mmpretrain's own inference API serves PaCa models as any other:
+After ``import mmpaca``, mmdet's and mmpretrain's own inference API serves PaCa models as any other::
 
     import mmpaca
     from mmdet.apis import DetInferencer, inference_detector, init_detector

@@ -98,11 +98,19 @@ def large_picture(scene: Scene) -> np.ndarray:
         )
         colour = pictures.PALETTE[k % len(pictures.PALETTE)].tolist()
         found = cv2.drawContours(found.copy(), contours, -1, colour, 2, cv2.LINE_AA)
-    tiles = [found, *(_heat(scene, block, block.assignment[0, m].numpy()) for m in unlike(block))]
+    tiles = [found, *(_glow(scene, block, m) for m in unlike(block))]
     gap = [(0, 4), (0, 4), (0, 0)]
     tiles = [np.pad(tile, gap, constant_values=255) for tile in tiles]
     rows = [np.hstack(tiles[:2]), np.hstack(tiles[2:])]
     return np.vstack(rows)[:-4, :-4]
+
+
+def _glow(scene: Scene, block: BlockRecord, cluster: int) -> np.ndarray:
+    """Where a cluster takes its content from, over the entire image; shows dark images, too."""
+    heat = scene.geometry.to_image(block.assignment[0, cluster].numpy(), block.stride)
+    scaled = np.sqrt(np.clip(heat / np.percentile(heat, 99.5), 0, 1))
+    colours = cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_CIVIDIS)[..., ::-1]
+    return cv2.addWeighted(scene.image, 0.35, np.ascontiguousarray(colours), 0.65, 0)
 
 
 def unlike(block: BlockRecord, count: int = 3) -> list[int]:
