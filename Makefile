@@ -7,7 +7,8 @@
 # make docs       build the documentation into docs/_build/html; a warning is an error
 # make linkcheck  check external links (needs a network)
 # make wheel      build the sdist and the wheel into dist
-# make install-check  use the wheel as a user does, in a fresh environment (needs a network)
+# make install-check
+#                 use the wheel as a user does, in a fresh environment (needs a network)
 # Each target creates .venv on first use and reuses it afterwards.
 
 PYTHON ?= python3
