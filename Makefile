@@ -5,6 +5,7 @@
 # make lint       check style, format and types
 # make format     fix style and format
 # make docs       build the documentation into docs/_build/html; a warning is an error
+# make notebook   execute the tutorial with a short training
 # make linkcheck  check external links (needs a network)
 # make wheel      build the sdist and the wheel into dist
 # make install-check
@@ -27,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test coverage lint format docs linkcheck wheel install-check
+.PHONY: help install demo test coverage lint format docs notebook linkcheck wheel install-check
 
 help:
 	@sed -n '/^$$/q; s/^# //p' $(MAKEFILE_LIST)
@@ -67,6 +68,9 @@ format: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs docs/_build/html
+
+notebook: $(INSTALLED)
+	ITERS=60 $(BIN)/python tools/dev/run_notebook.py demo/tutorial.ipynb
 
 linkcheck: $(INSTALLED)
 	$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/linkcheck

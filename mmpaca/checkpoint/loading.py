@@ -145,7 +145,7 @@ def _refusal(filename: str, reason: str) -> UnsafeCheckpointError:
         f'checkpoint {filename} is not loaded: {reason}. Loading anything but tensors, numbers, '
         'strings, their containers and a configuration of literals can run code. Ask its author '
         'for a .safetensors file, or one with only the state_dict; if you trust the author, call '
-        'tools/train.py or tools/test.py with --trust-checkpoint'
+        '`mmpaca train` or `mmpaca test` with --trust-checkpoint'
     )
 
 

@@ -114,7 +114,7 @@ class CheckInvalidGradHook(Hook):
         everywhere = [name for names in all_gather_object(images) for name in names]
         what = (
             f'NaN or infinite gradients at iteration {runner.iter + 1} (loss here: '
-            f'{float(outputs["loss"]):g}), images {", ".join(everywhere) or "unknown"}'
+            f'{outputs["loss"].item():g}), images {", ".join(everywhere) or "unknown"}'
         )
         if self.skipped > self.max_skips:
             self._stop(runner, what, everywhere)
