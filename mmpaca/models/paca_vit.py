@@ -1,7 +1,6 @@
 """PaCa-ViT: block, stage and backbone (Grainger et al., CVPR 2023, arXiv:2203.11987).
 
-Feature maps are (B, H, W, C) between the modules. A published model is one row of the table in
-:mod:`mmpaca.models.archs` and a config of a few lines.
+Feature maps are (B, H, W, C) between the modules; :mod:`mmpaca.models.archs` has the variants.
 """
 
 from collections.abc import Iterator, Sequence
@@ -349,8 +348,7 @@ class PaCaViT(BaseModule):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """Load weights, also under the authors' names or with other cluster counts.
 
-        mmengine's loaders are never strict: without this check, weights of another model would
-        leave the random initialisation in place with no more than a line in the log.
+        mmengine's loaders are never strict: other mismatches must be an error here.
         """
         fit_state_dict(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
