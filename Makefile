@@ -35,10 +35,10 @@ help:
 
 install: $(INSTALLED)
 
-# Without build isolation: setuptools and wheel are in the environment already.
+# Without build isolation, so setuptools must be there, of the version in pyproject.toml.
 $(INSTALLED): pyproject.toml setup.py requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q setuptools wheel -c $(CONSTRAINTS)
+	$(BIN)/python -m pip install -q 'setuptools>=77' wheel -c $(CONSTRAINTS)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[dev]' -c $(CONSTRAINTS)
 	touch $@
 

@@ -16,7 +16,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 COPY requirements/constraints.txt /tmp/constraints.txt
-RUN pip install --no-cache-dir setuptools wheel -c /tmp/constraints.txt \
+RUN pip install --no-cache-dir 'setuptools>=77' wheel -c /tmp/constraints.txt \
     && pip install --no-cache-dir torch torchvision ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c /tmp/constraints.txt
 
 COPY . /opt/mmpaca

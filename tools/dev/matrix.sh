@@ -47,7 +47,7 @@ install_environment() {
             return 2
             ;;
     esac
-    python -m pip install -q setuptools wheel -c requirements/constraints.txt
+    python -m pip install -q 'setuptools>=77' wheel -c requirements/constraints.txt
     python -m pip install -q "${extra[@]}" -r <(list_requirements | grep -vE "$left_out") \
         -c <(grep -vE "$left_out|$free" requirements/constraints.txt)
     if [[ $1 == compiled ]]; then
