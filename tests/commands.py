@@ -29,6 +29,27 @@ _server.set_forkserver_preload(
     ]
 )
 
+# For configs/demo/mask-rcnn_paca-demo_shapes.py on less data: four iterations of two images.
+QUICK = (
+    'train_cfg.max_iters=4',
+    'train_cfg.val_interval=4',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'test_dataloader.num_workers=0',
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.interval=2',
+    'default_hooks.checkpoint.max_keep_ckpts=5',
+)
+
+
+def quick_options(shapes: Path) -> list[str]:
+    """``--cfg-options`` for four iterations of the demo on the data of the fixture ``shapes``."""
+    data = [f'{s}_dataloader.dataset.data_root={shapes}' for s in ('train', 'val', 'test')]
+    annotations = [f'{s}_evaluator.ann_file={shapes}/annotations/val.json' for s in ('val', 'test')]
+    return ['--cfg-options', *QUICK, *data, *annotations]
+
 
 def run_in(folder: Path, *command, ok: bool = True, **env: str) -> str:
     """Run a command in a folder and return its output; fail if it does not end as expected."""

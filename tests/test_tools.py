@@ -1,14 +1,11 @@
-"""The command-line tools as a user calls them: training, testing, resuming, several processes."""
+"""The command-line tools as a user calls them: training, testing, resuming."""
 
 import os
 import re
-import socket
-import sys
-from contextlib import ExitStack, suppress
 
 import pytest
 import torch
-from commands import run_in, started
+from commands import quick_options, run_tool_in
 from mmengine.config import Config
 
 from mmpaca.checkpoint import load_from_local
@@ -16,34 +13,19 @@ from mmpaca.models import PaCaViT
 from mmpaca.models.official import rename_official
 
 CONFIG = 'configs/demo/mask-rcnn_paca-demo_shapes.py'
-# The demo's model on less data: four iterations of two images.
-QUICK = (
-    'train_cfg.max_iters=4',
-    'train_cfg.val_interval=4',
-    'train_dataloader.batch_size=2',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.num_workers=0',
-    'test_dataloader.num_workers=0',
-    'default_hooks.logger.interval=1',
-    'default_hooks.checkpoint.interval=2',
-    'default_hooks.checkpoint.max_keep_ckpts=5',
-)
 
 
 @pytest.fixture(scope='module')
 def options(shapes) -> list[str]:
-    data = [f'{s}_dataloader.dataset.data_root={shapes}' for s in ('train', 'val', 'test')]
-    annotations = [f'{s}_evaluator.ann_file={shapes}/annotations/val.json' for s in ('val', 'test')]
-    return ['--cfg-options', *QUICK, *data, *annotations]
+    return quick_options(shapes)
 
 
 @pytest.fixture(scope='module')
 def trained(root, options, tmp_path_factory):
     """A work_dir of tools/train.py, with iter_2.pth and iter_4.pth, and what was printed."""
     folder = tmp_path_factory.mktemp('trained')
-    train = (sys.executable, root / 'tools/train.py', root / CONFIG, '--work-dir', 'full')
-    return folder / 'full', run_in(folder, *train, *options)
+    train = ('train.py', root / CONFIG, '--work-dir', 'full')
+    return folder / 'full', run_tool_in(folder, *train, *options)
 
 
 def weights(path) -> dict:
@@ -75,61 +57,6 @@ def test_train_test_resume(root, tool, trained, options, tmp_path):
 
     printed = tool('test.py', config, 'nowhere.pth', *options, ok=False)
     assert 'checkpoint nowhere.pth does not exist' in printed
-
-
-def losses(folder) -> list[str]:
-    """The total loss of each logged iteration, as printed."""
-    logs = list(folder.rglob('*.log'))
-    assert logs
-    return re.findall(
-        r'Iter\(train\).*?\bloss: ([\d.]+)', max(logs, key=os.path.getmtime).read_text()
-    )
-
-
-def test_dist_train_on_two_cpu_processes(root, run, options, tmp_path):
-    printed = run(
-        root / 'tools/dist_train.sh', root / CONFIG, '2', '--work-dir', 'folder with spaces',
-        *options, 'randomness.seed=1',
-    )  # fmt: skip
-    assert 'no CUDA: 2 CPU processes with the gloo backend' in printed
-    assert re.search(r'coco/bbox_mAP_50: +-?\d', printed)
-    assert len(losses(tmp_path / 'folder with spaces')) == 4
-    assert 'backbone.stem.norm.weight' in weights(tmp_path / 'folder with spaces/iter_4.pth')
-
-    printed = run(
-        root / 'tools/dist_test.sh', root / CONFIG, 'folder with spaces/iter_4.pth', '2', *options
-    )
-    assert 'coco/segm_mAP' in printed
-
-
-def free_port() -> str:
-    """One that no other process gets by chance until it is used: ephemeral ones are above these."""
-    for port in range(20000 + os.getpid() % 9000, 32768):
-        with socket.socket() as s, suppress(OSError):
-            s.bind(('127.0.0.1', port))
-            return str(port)
-    raise RuntimeError('no port below 32768 is free')
-
-
-def test_two_nodes_on_loopback(root, options, tmp_path):
-    """Two torchrun agents of one process each train one model."""
-    train = (root / 'tools/dist_train.sh', root / CONFIG, '1', '--work-dir')
-    env = dict(NNODES='2', MASTER_ADDR='127.0.0.1', PORT=free_port())
-    logs = [tmp_path / f'printed{rank}' for rank in (0, 1)]
-    with ExitStack() as stack:
-        nodes = []
-        for rank, log in enumerate(logs):
-            command = (*train, f'node{rank}', *options)
-            output = stack.enter_context(log.open('w'))
-            node = started(tmp_path, *command, output=output, NODE_RANK=str(rank), **env)
-            nodes.append(stack.enter_context(node))
-        statuses = [node.wait(timeout=300) for node in nodes]
-    printed = [log.read_text() for log in logs]
-    assert statuses == [0, 0], '\n'.join(text[-5000:] for text in printed)
-    assert 'no CUDA: 2 CPU processes' in printed[0] and 'no CUDA' not in printed[1]
-    assert (tmp_path / 'node0/iter_4.pth').is_file() and not (
-        tmp_path / 'node1/iter_4.pth'
-    ).exists()
 
 
 @pytest.mark.parametrize(

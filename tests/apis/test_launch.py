@@ -1,16 +1,13 @@
 """Launching mmdet's and mmpretrain's tools: what is refused, how, and what several processes do."""
 
 import os
-import re
 import runpy
-import signal
 import socket
 import sys
-import time
 
 import pytest
 import torch
-from commands import ROOT, children, kill, started
+from commands import ROOT
 
 from mmpaca.__main__ import main
 from mmpaca.apis import launch
@@ -168,28 +165,3 @@ def test_wrong_arguments_are_refused_in_a_line(monkeypatch, tmp_path, capsys, ar
     assert main(arguments.replace('CONFIG', str(CONFIG)).split()) == 1
     printed = capsys.readouterr().err
     assert printed.startswith(f'error: {says}') and printed.count('\n') == 1
-
-
-def test_a_rank_that_dies_ends_all_of_them(tmp_path, shapes):
-    """SIGKILL to one of two training processes."""
-    options = ['train_cfg.max_iters=100000', 'train_cfg.val_interval=100000', 'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']  # fmt: skip
-    data = [f'{s}_dataloader.dataset.data_root={shapes}' for s in ('train', 'val', 'test')]
-    data += [f'{s}_evaluator.ann_file={shapes}/annotations/val.json' for s in ('val', 'test')]
-    command = [ROOT / 'tools/dist_train.sh', CONFIG, '2', '--work-dir', 'run', '--cfg-options']
-    with (
-        (tmp_path / 'log').open('w') as log,
-        started(tmp_path, *command, *options, *data, output=log) as launcher,
-    ):
-        end = time.monotonic() + 300
-        while 'Iter(train) [     3/' not in (tmp_path / 'log').read_text():
-            assert time.monotonic() < end and launcher.poll() is None
-            time.sleep(0.2)
-        workers = children(launcher.pid)
-        assert len(workers) == 2
-        os.kill(workers[1], signal.SIGKILL)
-        assert launcher.wait(timeout=300) != 0
-    left = [pid for pid in workers if os.path.exists(f'/proc/{pid}')]
-    for pid in left:
-        kill(pid)
-    assert not left
-    assert re.search(r'exitcode\s*: -9|Signal 9', (tmp_path / 'log').read_text())

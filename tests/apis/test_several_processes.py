@@ -1,0 +1,101 @@
+"""Training and testing with tools/dist_*.sh on CPU processes and on two "machines"."""
+
+import os
+import re
+import signal
+import socket
+import time
+from contextlib import ExitStack, suppress
+
+import pytest
+from commands import ROOT, children, kill, quick_options, started
+
+from mmpaca.checkpoint import load_from_local
+
+CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def options(shapes) -> list[str]:
+    return quick_options(shapes)
+
+
+def losses(folder) -> list[str]:
+    """The total loss of each logged iteration, as printed."""
+    logs = list(folder.rglob('*.log'))
+    assert logs
+    return re.findall(
+        r'Iter\(train\).*?\bloss: ([\d.]+)', max(logs, key=os.path.getmtime).read_text()
+    )
+
+
+def test_dist_train_on_two_cpu_processes(run, options, tmp_path):
+    printed = run(
+        ROOT / 'tools/dist_train.sh', CONFIG, '2', '--work-dir', 'folder with spaces',
+        *options, 'randomness.seed=1',
+    )  # fmt: skip
+    assert 'no CUDA: 2 CPU processes with the gloo backend' in printed
+    assert re.search(r'coco/bbox_mAP_50: +-?\d', printed)
+    assert len(losses(tmp_path / 'folder with spaces')) == 4
+    assert (
+        'backbone.stem.norm.weight'
+        in load_from_local(tmp_path / 'folder with spaces/iter_4.pth')['state_dict']
+    )
+
+    printed = run(
+        ROOT / 'tools/dist_test.sh', CONFIG, 'folder with spaces/iter_4.pth', '2', *options
+    )
+    assert 'coco/segm_mAP' in printed
+
+
+def free_port() -> str:
+    """One that no other process gets by chance until it is used: ephemeral ones are above these."""
+    for port in range(20000 + os.getpid() % 9000, 32768):
+        with socket.socket() as s, suppress(OSError):
+            s.bind(('127.0.0.1', port))
+            return str(port)
+    raise RuntimeError('no port below 32768 is free')
+
+
+def test_two_nodes_on_loopback(options, tmp_path):
+    """Two torchrun agents of one process each train one model."""
+    train = (ROOT / 'tools/dist_train.sh', CONFIG, '1', '--work-dir')
+    env = dict(NNODES='2', MASTER_ADDR='127.0.0.1', PORT=free_port())
+    logs = [tmp_path / f'printed{rank}' for rank in (0, 1)]
+    with ExitStack() as stack:
+        nodes = []
+        for rank, log in enumerate(logs):
+            command = (*train, f'node{rank}', *options)
+            output = stack.enter_context(log.open('w'))
+            node = started(tmp_path, *command, output=output, NODE_RANK=str(rank), **env)
+            nodes.append(stack.enter_context(node))
+        statuses = [node.wait(timeout=300) for node in nodes]
+    printed = [log.read_text() for log in logs]
+    assert statuses == [0, 0], '\n'.join(text[-5000:] for text in printed)
+    assert 'no CUDA: 2 CPU processes' in printed[0] and 'no CUDA' not in printed[1]
+    assert (tmp_path / 'node0/iter_4.pth').is_file() and not (
+        tmp_path / 'node1/iter_4.pth'
+    ).exists()
+
+
+def test_a_rank_that_dies_ends_all_of_them(tmp_path, options):
+    """SIGKILL to one of two training processes."""
+    command = [ROOT / 'tools/dist_train.sh', CONFIG, '2', '--work-dir', 'run', *options]
+    endless = ['train_cfg.max_iters=100000', 'train_cfg.val_interval=100000']
+    with (
+        (tmp_path / 'log').open('w') as log,
+        started(tmp_path, *command, *endless, output=log) as launcher,
+    ):
+        end = time.monotonic() + 300
+        while 'Iter(train) [     3/' not in (tmp_path / 'log').read_text():
+            assert time.monotonic() < end and launcher.poll() is None
+            time.sleep(0.2)
+        workers = children(launcher.pid)
+        assert len(workers) == 2
+        os.kill(workers[1], signal.SIGKILL)
+        assert launcher.wait(timeout=300) != 0
+    left = [pid for pid in workers if os.path.exists(f'/proc/{pid}')]
+    for pid in left:
+        kill(pid)
+    assert not left
+    assert re.search(r'exitcode\s*: -9|Signal 9', (tmp_path / 'log').read_text())
