@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import mmpaca  # noqa: F401  (before anything imports mmcv.ops)
 
@@ -15,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `import official` and `imp
 import shortcuts  # noqa: E402, F401
 
 os.environ['no_proxy'] = '127.0.0.1,localhost'  # for servers that tests start
+
+# The first backward pass of a process starts threads if torch knows of another device by then (its
+# exporter registers one), and a process with such threads cannot be forked and train.
+torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(scope='session')
@@ -56,7 +61,6 @@ def shapes(tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def demo_weights(tmp_path_factory) -> Path:
     """A checkpoint of the demo's detector that finds something everywhere."""
-    import torch
     from mmdet.registry import MODELS
     from mmengine.config import Config
     from mmengine.registry import DefaultScope
