@@ -77,7 +77,7 @@ def load_from_local(
         FileNotFoundError: the file does not exist.
         OSError: it is a folder, a FIFO or a device.
         UnsafeCheckpointError: it contains objects other than tensors, numbers, strings, their
-            containers and :data:`mmpaca.checkpoint.standins.ALLOWED`, or code in its
+            containers and ``mmpaca.checkpoint.standins.ALLOWED``, or code in its
             configuration text; the message names them.
         RuntimeError: it is truncated, damaged or not a checkpoint.
 
