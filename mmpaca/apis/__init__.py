@@ -1,1 +1,1 @@
-"""What a script calls: training and testing tools, inference, export."""
+"""Functions for scripts: training and testing tools, inference, export."""

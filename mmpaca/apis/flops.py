@@ -31,7 +31,7 @@ class Comparison:
 
     @property
     def matches(self) -> bool:
-        """Whether both figures are within :data:`TOLERANCE`."""
+        """True if both figures are within :data:`TOLERANCE`."""
         return all(abs(ours / theirs - 1) <= TOLERANCE for ours, theirs in (self.params, self.macs))
 
     def cells(self) -> list[str]:

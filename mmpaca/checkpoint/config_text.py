@@ -170,7 +170,7 @@ def _foreign_types(value: Any, registered: set[str]) -> Iterator[str]:
 
 
 def _is_known_type(name: str) -> bool:
-    """Whether mmengine, which finds it in no registry, imports nothing foreign under this name."""
+    """True if mmengine imports nothing foreign for a name that is in no registry."""
     root, _, rest = name.partition('.')
     if not rest:
         return root.isidentifier() and importlib.util.find_spec(root) is None

@@ -83,7 +83,7 @@ def keep_class_layers(
 
 
 def _class_difference(ours: Size, larger: Size | None, given: Size) -> int | None:
-    """How many classes more give the shape ``given``, if one more gives ``larger``."""
+    """Number of additional classes that give the shape ``given``, if one gives ``larger``."""
     if larger is None or not len(ours) == len(larger) == len(given):
         return None
     found = set()

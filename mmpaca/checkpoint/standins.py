@@ -66,7 +66,7 @@ def check_key(key: Any) -> Any:
 
 
 def _encode(text: str, encoding: str = 'latin1') -> bytes:
-    """How protocol 2 writes bytes."""
+    """Decode bytes as protocol 2 writes them."""
     _expect(type(text) is str and encoding in ('latin1', 'latin-1'), '_codecs.encode')
     return text.encode('latin1')
 
@@ -285,7 +285,7 @@ def _expect(is_valid: bool, name: str) -> None:
 
 
 def _is_shape(values: Any) -> bool:
-    """Whether numpy and torch can take it: at most 64 dimensions of less than 2**48."""
+    """True for a shape that numpy and torch accept: up to 64 dimensions below 2**48."""
     return (
         type(values) in (tuple, torch.Size)
         and len(values) <= 64

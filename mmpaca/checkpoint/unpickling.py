@@ -220,7 +220,7 @@ class Unpickler:
 
 
 def pickle_module(limit: int, sizes: Mapping[str, int] | None = None) -> SimpleNamespace:
-    """What ``torch.load`` takes as ``pickle_module``.
+    """Build a ``pickle_module`` for ``torch.load``.
 
     Args:
         limit: bytes that all storages of a file may have together.

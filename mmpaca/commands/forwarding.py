@@ -1,4 +1,4 @@
-"""What ``train`` and ``test`` have in common: flags that go to mmdet's or mmpretrain's tool."""
+"""Shared by ``train`` and ``test``: flags that are forwarded to mmdet's or mmpretrain's tool."""
 
 import argparse
 from collections.abc import Sequence

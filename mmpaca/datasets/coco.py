@@ -147,7 +147,7 @@ class TolerantCocoDataset(MMDetCocoDataset):
             if self.test_mode:
                 raise RuntimeError(
                     f'{path}: {error}. No image is skipped in evaluation; see '
-                    f'tools/analysis/check_coco.py {self.ann_file} {self.data_prefix.get("img", "")}'
+                    f'mmpaca check-data {self.ann_file} {self.data_prefix.get("img", "")}'
                 ) from error
             if not self.is_bad[idx]:
                 self.is_bad[idx] = True
@@ -157,7 +157,7 @@ class TolerantCocoDataset(MMDetCocoDataset):
                 raise RuntimeError(
                     f'{bad} of {len(self)} samples are broken, more than '
                     f'max_bad_share={self.max_bad_share}; the last one is {path}: {error}. List '
-                    f'them with tools/analysis/check_coco.py {self.ann_file} '
+                    f'them with mmpaca check-data {self.ann_file} '
                     f'{self.data_prefix.get("img", "")}'
                 ) from error
             return None

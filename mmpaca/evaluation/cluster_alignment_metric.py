@@ -36,7 +36,7 @@ class ClusterAlignmentMetric(BaseMetric):
 
     Padding is ignored. Annotations come from ``ann_file``, as with CocoMetric, or from ``instances``
     of the data samples (add it to ``meta_keys`` of PackDetInputs), in coordinates of the loaded
-    image. Needs :class:`~mmpaca.engine.ClusterRecordHook` in ``custom_hooks``.
+    image. Needs :class:`~mmpaca.engine.ClusterRecordHook`, one of our default hooks.
 
     Args:
         ann_file: COCO annotations with segmentations; None for ``instances``.
@@ -70,7 +70,7 @@ class ClusterAlignmentMetric(BaseMetric):
         if self.recording is None:
             raise RuntimeError(
                 'ClusterAlignmentMetric needs recorded clusters: add '
-                "dict(type='ClusterRecordHook') to custom_hooks"
+                "default_hooks=dict(cluster_record=dict(type='mmpaca.ClusterRecordHook'))"
             )
         blocks = self.recording.last_blocks()
         recorded = len(blocks[0].assignment) if blocks else 0

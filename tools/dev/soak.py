@@ -181,7 +181,7 @@ def average_precision(work_dir: Path) -> dict[str, float]:
 
 
 def same_weights(a: Path, b: Path) -> bool:
-    """Whether the last checkpoints of two runs have the same weights, bit for bit."""
+    """True if the last checkpoints of two runs have the same weights, bit for bit."""
     states = [load_from_local((run / 'last_checkpoint').read_text()) for run in (a, b)]
     iters = {state['meta']['iter'] for state in states}
     first, second = (state['state_dict'] for state in states)

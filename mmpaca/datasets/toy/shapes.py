@@ -110,7 +110,7 @@ def _scene(
 
 
 def _is_recognisable(region: BaseGeometry, area: float) -> bool:
-    """Whether most of it is left to see, and COCO's polygons (which have no holes) can say it."""
+    """True if most of it is visible and COCO's polygons, which have no holes, can describe it."""
     parts = region.geoms if isinstance(region, MultiPolygon) else [region]
     return region.area > 0.6 * area and all(
         isinstance(part, Polygon) and not part.interiors for part in parts
