@@ -1,4 +1,4 @@
-"""Model variants: one row of a table per published model."""
+"""Model variants: the published ones, and two small ones for small datasets and CPUs."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -12,7 +12,19 @@ _TINY = dict(
 _SMALL = dict(_TINY, depths=(3, 3, 10, 3))
 _BASE = dict(_TINY, embed_dims=(96, 192, 384, 512), depths=(3, 3, 18, 3))
 
+# Ours, not the paper's: for images of 200 to 600 pixels, where stage 3 has a few hundred patches.
+_NANO = dict(
+    embed_dims=(32, 64, 96, 128),
+    num_heads=(1, 2, 3, 4),
+    mlp_ratios=(4, 4, 4, 4),
+    depths=(2, 2, 2, 2),
+    num_clusters=(49, 49, 49, 0),
+)
+_MICRO = dict(_NANO, embed_dims=(48, 96, 160, 224), num_heads=(2, 4, 5, 7), depths=(2, 2, 3, 2))
+
 ARCHS = dict(
+    nano=_NANO,
+    micro=_MICRO,
     tiny=_TINY,
     small=_SMALL,
     base=_BASE,
@@ -21,6 +33,7 @@ ARCHS = dict(
     base_teacher=dict(_BASE, depths=(3, 3, 16, 3), teacher_depths=(2, 2, 4, 2)),
 )
 _ARCH_KEYS = tuple(_TINY)
+_OPTIONAL_KEYS = ('teacher_depths', 'num_clusters')
 
 
 def list_models(pattern: str = '*') -> list[str]:
@@ -56,10 +69,10 @@ def check_arch(arch: str | dict) -> dict:
             )
         return ARCHS[arch]
     missing = [key for key in _ARCH_KEYS if key not in arch]
-    unknown = [key for key in arch if key not in (*_ARCH_KEYS, 'teacher_depths')]
+    unknown = [key for key in arch if key not in (*_ARCH_KEYS, *_OPTIONAL_KEYS)]
     if missing or unknown:
         raise ValueError(
-            f'arch={dict(arch)} must have the keys {_ARCH_KEYS} and may have teacher_depths; '
+            f'arch={dict(arch)} must have the keys {_ARCH_KEYS} and may have {_OPTIONAL_KEYS}; '
             f'missing {missing}, unknown {unknown}'
         )
     lengths = {

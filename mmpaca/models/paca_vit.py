@@ -155,11 +155,12 @@ class PaCaViT(BaseModule):
     Args:
         arch: a name of :data:`mmpaca.models.ARCHS`, or a dict of ``embed_dims``, ``num_heads``,
             ``mlp_ratios`` and ``depths`` (one value per stage) and, for the external clustering
-            teacher, ``teacher_depths``.
+            teacher, ``teacher_depths``. ``num_clusters`` in it is the default of the argument.
         clustering: module that computes the assignment, ``'conv' | 'mlp' | 'linear'``. Ignored
             with a teacher.
         num_clusters: number of clusters M per stage, or one number for all stages; 0 is plain
-            self-attention. None means (100, 100, 100, 0), or (100, 100, 100, 100) with a teacher.
+            self-attention. None means those of ``arch``; if it has none, (100, 100, 100, 0), or
+            (100, 100, 100, 100) with a teacher.
         cluster_interval: per stage, or one number for all stages. 0: the first block computes the
             assignment of the whole stage; 1: every block computes its own; k: every k-th block.
         in_channels: channels of the input image.
@@ -226,7 +227,8 @@ class PaCaViT(BaseModule):
         if clustering not in CLUSTERINGS:
             raise ValueError(f'clustering={clustering!r} is unknown, choose one of {CLUSTERINGS}')
         if num_clusters is None:
-            num_clusters = (100,) * (stages - 1) + (100 if teacher_depths else 0,)
+            default = (100,) * (stages - 1) + (100 if teacher_depths else 0,)
+            num_clusters = arch.get('num_clusters') or default
         self.num_clusters = _per_stage('num_clusters', num_clusters, stages)
         intervals = _per_stage('cluster_interval', cluster_interval, stages)
         self.out_indices = _check_indices(out_indices, stages)
