@@ -5,7 +5,7 @@ import torch
 from official import VARIANTS
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmpaca.models import PaCaViT, PatchToClusterAttention
+from mmpaca.models import ARCHS, PaCaViT, PatchToClusterAttention
 
 SMALL = dict(
     embed_dims=(16, 24, 32, 48),
@@ -340,3 +340,13 @@ def test_every_published_variant_runs_on_meta_tensors():
         for arguments in VARIANTS.values():
             outs = PaCaViT(**arguments)(torch.empty(1, 3, 800, 1333))
             assert [o.shape[2:] for o in outs] == [(200, 334), (100, 167), (50, 84), (25, 42)]
+
+
+@pytest.mark.parametrize(('arch', 'parameters'), [('nano', 996_480), ('micro', 3_051_760)])
+def test_small_variants(arch, parameters):
+    model = PaCaViT(arch)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert model.num_clusters == (49, 49, 49, 0)
+    assert PaCaViT(arch, num_clusters=7).num_clusters == (7, 7, 7, 7)
+    for dims, heads in zip(ARCHS[arch]['embed_dims'], ARCHS[arch]['num_heads'], strict=True):
+        assert dims % heads == 0 and dims // heads % 8 == 0  # flash attention's kernels
