@@ -9,7 +9,7 @@ _base_ = [
 _channels = 96
 _norm = dict(type='GN', num_groups=16)
 model = dict(
-    backbone=dict(arch='micro', drop_path_rate=0.0),
+    backbone=dict(arch='micro', drop_path_rate=0.0, init_cfg=None),
     neck=dict(in_channels=[48, 96, 160, 224], out_channels=_channels, norm_cfg=_norm),
     bbox_head=dict(in_channels=_channels, feat_channels=_channels, norm_cfg=_norm),
 )
