@@ -6,11 +6,17 @@ else of mmpaca.
 
 #: Operator -> the submodule of this package that has it.
 SERVED = {
+    'carafe_backward': 'carafe',
+    'carafe_forward': 'carafe',
+    'carafe_naive_backward': 'carafe',
+    'carafe_naive_forward': 'carafe',
     'deform_conv_backward_input': 'deform_conv',
     'deform_conv_backward_parameters': 'deform_conv',
     'deform_conv_forward': 'deform_conv',
     'get_compiler_version': 'info',
     'get_compiling_cuda_version': 'info',
+    'masked_col2im_forward': 'masked_conv',
+    'masked_im2col_forward': 'masked_conv',
     'modulated_deform_conv_backward': 'modulated_deform_conv',
     'modulated_deform_conv_forward': 'modulated_deform_conv',
     'ms_deform_attn_backward': 'ms_deform_attn',

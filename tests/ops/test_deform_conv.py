@@ -179,3 +179,25 @@ def test_modules_under_autocast(layer):
     assert x.grad.abs().sum() > 0
     for name, parameter in module.named_parameters():
         assert parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0, name
+
+
+def test_larger_offsets_are_read_as_mmcvs_kernel_reads_them():
+    """DyHead passes the offsets of a finer level: the beginning of their memory counts."""
+    geometry = ((1, 1), (1, 1), (1, 1), 1, 1)
+    x, offset, mask, weight, bias = operands(geometry, kernel=(3, 3))
+
+    def enlarged(maps):
+        """Maps of twice the height with the values of ``maps`` first in memory, then others."""
+        flat = torch.cat([maps.flatten(1), torch.ones_like(maps).flatten(1)], 1)
+        return flat.view(*maps.shape[:2], 2 * maps.shape[2], maps.shape[3]).requires_grad_()
+
+    offset, mask = offset.requires_grad_(), mask.requires_grad_()
+    out = modulated_deform_conv2d(x, offset, mask, weight, bias, *geometry)
+    larger = enlarged(offset.detach()), enlarged(mask.detach())
+    again = modulated_deform_conv2d(x, *larger, weight, bias, *geometry)
+    assert torch.equal(again, out)
+    grad_out = torch.randn(out.shape, dtype=out.dtype)
+    expected = torch.autograd.grad(out, (offset, mask), grad_out)
+    for grad, small in zip(torch.autograd.grad(again, larger, grad_out), expected, strict=True):
+        flat, count = grad.flatten(1), small[0].numel()
+        assert torch.equal(flat[:, :count], small.flatten(1)) and not flat[:, count:].any()

@@ -52,17 +52,15 @@ def test_every_served_name_exists():
 
 def test_unserved_operator_raises_when_called():
     ext = sys.modules['mmcv._ext']
-    assert hasattr(ext, 'carafe_forward')
+    assert hasattr(ext, 'border_align_forward')
     remedy = 'tools/dev/build_mmcv.sh'
-    with pytest.raises(NotImplementedError, match=rf"'carafe_forward'.*{re.escape(remedy)}"):
-        ext.carafe_forward(torch.zeros(1))
+    with pytest.raises(NotImplementedError, match=rf"'border_align_forward'.*{re.escape(remedy)}"):
+        ext.border_align_forward(torch.zeros(1))
 
 
 def test_unserved_operator_through_mmcv():
-    from mmcv.ops import carafe, nms_rotated
+    from mmcv.ops import nms_rotated
 
-    with pytest.raises(NotImplementedError, match="'carafe_forward'"):
-        carafe(torch.zeros(1, 4, 4, 4), torch.zeros(1, 9, 8, 8), 3, 1, 2)
     with pytest.raises(NotImplementedError, match="'nms_rotated'"):
         nms_rotated(torch.zeros(1, 5), torch.zeros(1), 0.5)
 

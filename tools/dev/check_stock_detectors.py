@@ -1,0 +1,106 @@
+"""Train one step and predict with one detector of each of mmdet's families, and print a table.
+
+Shows what works on mmcv-lite with the operators that mmpaca serves. Random weights, generated
+128x128 images, mmdet's own configs.
+"""
+
+import argparse
+import gc
+from pathlib import Path
+
+import mmdet
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+
+import mmpaca  # noqa: F401
+
+CONFIGS = Path(mmdet.__file__).parent / '.mim/configs'
+TASKS = {'Object Detection', 'Instance Segmentation', 'Panoptic Segmentation'}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'families', nargs='*', help="names of mmdet's config folders (default: all)"
+    )
+    return parser.parse_args()
+
+
+def choose(metafile: Path) -> Path | None:
+    """Return the family's config with the smallest backbone that a metafile lists."""
+    content = yaml.safe_load(metafile.read_text())
+    models = content['Models'] if isinstance(content, dict) else content
+    files = [
+        metafile.parent / Path(model['Config']).name
+        for model in models
+        if TASKS & {result['Task'] for result in model.get('Results', [])}
+    ]
+    small = ('r50', 'r18', 'tiny', '_s_', 't-p4', 'b0', '300', 'd53')
+    files.sort(key=lambda f: next((i for i, s in enumerate(small) if s in f.name), len(small)))
+    return next((file for file in files if file.is_file()), None)
+
+
+def without_weights(node: object) -> None:
+    """Remove every init_cfg that would download."""
+    for value in node.values() if isinstance(node, dict) else node:
+        if isinstance(value, dict | list | tuple):
+            without_weights(value)
+    if isinstance(node, dict) and (node.get('init_cfg') or {}).get('type') == 'Pretrained':
+        node['init_cfg'] = None
+
+
+def in_short(error: Exception) -> str:
+    """Return the error's type and the beginning of its first line."""
+    return f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:100]}'
+
+
+def check(file: Path) -> tuple[str, str]:
+    """Return what training and prediction did: ``'yes'`` or the error."""
+    from mmdet.registry import MODELS
+    from mmdet.testing import demo_mm_inputs
+
+    config = Config.fromfile(file)
+    init_default_scope('mmdet')
+    without_weights(config.model)
+    torch.manual_seed(0)
+    model = revert_sync_batchnorm(MODELS.build(config.model))
+    model.init_weights()
+    results = []
+    for mode, images in (('loss', 2), ('predict', 1)):  # Guided Anchoring predicts one at a time
+        data = demo_mm_inputs(images, [(3, 128, 128)] * images, with_mask=True, with_semantic=True)
+        try:
+            model.train(mode == 'loss')
+            processed = model.data_preprocessor(data, mode == 'loss')
+            with torch.set_grad_enabled(mode == 'loss'):
+                out = model(**processed, mode=mode)
+            if mode == 'loss':
+                model.parse_losses(out)[0].backward()
+            results.append('yes')
+        except Exception as error:  # any of 53 detectors may fail in its own way
+            results.append(in_short(error))
+    return results[0], results[1]
+
+
+def main() -> None:
+    args = parse_args()
+    MMLogger.get_instance('mmengine', log_level='ERROR')
+    print('| family | config | training step | prediction |\n|---|---|---|---|')
+    for metafile in sorted(CONFIGS.glob('*/metafile.yml')):
+        if args.families and metafile.parent.name not in args.families:
+            continue
+        if (file := choose(metafile)) is None:
+            continue
+        try:
+            trained, predicted = check(file)
+        except Exception as error:
+            trained = predicted = in_short(error)
+        print(f'| {metafile.parent.name} | {file.stem} | {trained} | {predicted} |', flush=True)
+        gc.collect()
+
+
+if __name__ == '__main__':
+    main()
