@@ -1,11 +1,12 @@
 """Train one step and predict with one detector of each of mmdet's families, and print a table.
 
 Shows what works on mmcv-lite with the operators that mmpaca serves. Random weights, generated
-128x128 images, mmdet's own configs.
+256x256 images, mmdet's own configs.
 """
 
 import argparse
 import gc
+import os
 from pathlib import Path
 
 import mmdet
@@ -19,6 +20,7 @@ from mmengine.registry import init_default_scope
 import mmpaca  # noqa: F401
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim/configs'
+SHAPE = (3, 256, 256)
 TASKS = {'Object Detection', 'Instance Segmentation', 'Panoptic Segmentation'}
 
 
@@ -40,17 +42,22 @@ def choose(metafile: Path) -> Path | None:
         if TASKS & {result['Task'] for result in model.get('Results', [])}
     ]
     small = ('r50', 'r18', 'tiny', '_s_', 't-p4', 'b0', '300', 'd53')
+    # Fast R-CNN needs files of proposals.
+    files = [f for f in files if f.is_file() and 'fast-rcnn' not in f.name]
     files.sort(key=lambda f: next((i for i, s in enumerate(small) if s in f.name), len(small)))
-    return next((file for file in files if file.is_file()), None)
+    return files[0] if files else None
 
 
 def without_weights(node: object) -> None:
-    """Remove every init_cfg that would download."""
+    """Remove what would download weights."""
     for value in node.values() if isinstance(node, dict) else node:
         if isinstance(value, dict | list | tuple):
             without_weights(value)
-    if isinstance(node, dict) and (node.get('init_cfg') or {}).get('type') == 'Pretrained':
-        node['init_cfg'] = None
+    if isinstance(node, dict):
+        if (node.get('init_cfg') or {}).get('type') == 'Pretrained':
+            node['init_cfg'] = None
+        for key in {'pretrained', 'teacher_ckpt'} & node.keys():
+            node[key] = None
 
 
 def in_short(error: Exception) -> str:
@@ -71,7 +78,7 @@ def check(file: Path) -> tuple[str, str]:
     model.init_weights()
     results = []
     for mode, images in (('loss', 2), ('predict', 1)):  # Guided Anchoring predicts one at a time
-        data = demo_mm_inputs(images, [(3, 128, 128)] * images, with_mask=True, with_semantic=True)
+        data = demo_mm_inputs(images, [SHAPE] * images, with_mask=True, with_semantic=True)
         try:
             model.train(mode == 'loss')
             processed = model.data_preprocessor(data, mode == 'loss')
@@ -88,6 +95,7 @@ def check(file: Path) -> tuple[str, str]:
 def main() -> None:
     args = parse_args()
     MMLogger.get_instance('mmengine', log_level='ERROR')
+    os.chdir(CONFIGS.parent)  # a few configs name others by their path from there
     print('| family | config | training step | prediction |\n|---|---|---|---|')
     for metafile in sorted(CONFIGS.glob('*/metafile.yml')):
         if args.families and metafile.parent.name not in args.families:
