@@ -15,6 +15,8 @@ mmpaca_default_hooks = dict(
     # layers that depend on the number of classes are re-initialised. strict=False loads what
     # matches.
     strict_load=dict(type='mmpaca.StrictLoadHook', strict=True),
+    # Saves and exits after SIGTERM, SIGUSR1 or Ctrl-C. Before exact_resume, which may validate.
+    preemption=dict(type='mmpaca.PreemptionHook'),
     # A resumed run continues exactly where it stopped.
     exact_resume=dict(type='mmpaca.ExactResumeHook'),
     # Skips optimizer steps with NaN or infinite gradients; stops after more than max_skips.

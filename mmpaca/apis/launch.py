@@ -69,10 +69,16 @@ def run_tool(name: str, argv: Sequence[str] | None = None, trust: bool = False) 
     elif dist.is_torchelastic_launched():
         check_gpus(int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
     sys.argv = [str(script), *argv]
+    status: object = 0
     with readable_errors():
-        runpy.run_path(str(script), run_name='__main__')
-    if cpu_processes:
-        _end_cpu_process()
+        try:
+            runpy.run_path(str(script), run_name='__main__')
+        except SystemExit as stop:
+            status = stop.code or 0
+    if cpu_processes and isinstance(status, int):
+        _end_cpu_process(status)
+    if status:
+        sys.exit(status)
 
 
 def codebase_of(argv: Sequence[str]) -> str:
@@ -176,15 +182,15 @@ def _use_cpu_processes(argv: Sequence[str]) -> list[str]:
     return ['--cfg-options', *(f'model_wrapper_cfg.{option}' for option in options)]
 
 
-def _end_cpu_process() -> None:
-    """Exit after success, skipping C++ destructors.
+def _end_cpu_process(status: int) -> None:
+    """Exit without C++ destructors after success or preemption.
 
     Now and then one of gloo's threads outlives them, and the process aborts with its work done.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 @contextlib.contextmanager

@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(flags, '--no-persistent-workers', help='mmpretrain only')
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Train."""
     from mmpaca.apis.configs import find_config
 
-    launch('train', args, [find_config(args.config)])
+    return launch('train', args, [find_config(args.config)])

@@ -2,17 +2,21 @@
 
 import os
 import runpy
+import signal
 import socket
 import sys
 
 import pytest
 import torch
+import torch.distributed.run
 from commands import ROOT
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from mmpaca.__main__ import main
 from mmpaca.apis import launch
 from mmpaca.apis.launch import readable_errors
-from mmpaca.apis.torchrun import check_gpus, torchrun_command
+from mmpaca.apis.torchrun import check_gpus, torchrun_arguments
 
 CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
 
@@ -50,16 +54,15 @@ def test_more_processes_than_gpus(monkeypatch):
         check_gpus(8)
 
 
-def test_torchrun_command(monkeypatch):
+def test_torchrun_arguments(monkeypatch):
     for name in ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT'):
         monkeypatch.delenv(name, raising=False)
-    launcher = [sys.executable, '-m', 'torch.distributed.run']
     tool = ['--nproc-per-node=8', '-m', 'mmpaca', 'train', 'a.py']
-    assert torchrun_command(8, ['train', 'a.py']) == [*launcher, '--standalone', *tool]
+    assert torchrun_arguments(8, ['train', 'a.py']) == ['--standalone', *tool]
     for name, value in dict(NNODES=4, NODE_RANK=3, MASTER_ADDR='10.0.0.1', PORT=2345).items():
         monkeypatch.setenv(name, str(value))
     rendezvous = ['--nnodes=4', '--node-rank=3', '--master-addr=10.0.0.1', '--master-port=2345']
-    assert torchrun_command(8, ['train', 'a.py']) == [*launcher, *rendezvous, *tool]
+    assert torchrun_arguments(8, ['train', 'a.py']) == [*rendezvous, *tool]
 
 
 @pytest.mark.parametrize(
@@ -82,13 +85,21 @@ def test_a_port_in_use(monkeypatch):
         s.listen()
         monkeypatch.setenv('PORT', str(s.getsockname()[1]))
         with pytest.raises(ValueError, match='Address already in use.*set PORT to a free port'):
-            torchrun_command(1, [])
+            torchrun_arguments(1, [])
 
 
-def test_nproc_replaces_the_process_by_torchrun(monkeypatch):
-    called = []
+@pytest.fixture
+def torchrun(monkeypatch):
+    """Return a function that sets what torchrun does, and puts SIGUSR1's handler back."""
     monkeypatch.delenv('NNODES', raising=False)
-    monkeypatch.setattr(os, 'execv', lambda path, command: called.append(command))
+    before = signal.getsignal(signal.SIGUSR1)
+    yield lambda main: monkeypatch.setattr(torch.distributed.run, 'main', main)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_nproc_runs_torchrun(torchrun):
+    called = []
+    torchrun(called.append)
     flags = ['--cfg-options', 'a=1', 'b=2', '--work-dir', 'w', '--trust-checkpoint']
     assert main(['train', str(CONFIG), '--nproc', '2', '--resume', *flags]) == 0
     (command,) = called
@@ -96,6 +107,36 @@ def test_nproc_replaces_the_process_by_torchrun(monkeypatch):
     assert after[:4] == ['train', str(CONFIG), '--launcher', 'pytorch']
     passed = ['--resume', '--cfg-options', 'a=1', 'b=2', '--work-dir=w', '--trust-checkpoint']
     assert after[4:] == passed
+
+
+def failed(status: int) -> ChildFailedError:
+    return ChildFailedError('mmpaca', {0: ProcessFailure(0, 5, status, '<N/A>')})
+
+
+@pytest.mark.parametrize(
+    ('error', 'status'),
+    [
+        (SignalException('', signal.SIGTERM), 143),
+        (failed(138), 138),  # a signal to one rank only
+        (failed(-9), 1),
+        (failed(7), 1),
+    ],
+)
+def test_status_of_a_launch(torchrun, error, status):
+    def main(arguments) -> None:
+        raise error
+
+    torchrun(main)
+    assert main_status() == status
+
+
+def test_a_signal_ahead_of_a_time_limit_is_forwarded(torchrun):
+    torchrun(lambda arguments: os.kill(os.getpid(), signal.SIGUSR1))
+    assert main_status() == 138
+
+
+def main_status() -> int:
+    return main(['train', str(CONFIG), '--nproc', '2'])
 
 
 def test_trusting_is_a_flag(monkeypatch):
