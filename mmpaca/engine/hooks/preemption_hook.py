@@ -132,6 +132,8 @@ class PreemptionHook(Hook):
             return  # a forked DataLoader worker
         if number == signal.SIGINT:  # the second one ends the process, wherever it waits
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+        elif self._signal == signal.SIGINT:  # torchrun forwards the second one as SIGTERM
+            os._exit(128 + signal.SIGINT)
         self._signal = self._signal or number
         if self._can_end:
             raise SystemExit(128 + self._signal)
@@ -169,8 +171,8 @@ class PreemptionHook(Hook):
 class _IgnoreSignals:
     """A ``worker_init_fn``: signals sent to a process group reach DataLoader workers, too.
 
-    They are needed until the iteration is finished. A SIGTERM of the training process, which
-    ends workers, is obeyed.
+    They are needed until the iteration is finished. They end on a SIGTERM of the training process,
+    and within a second of its death.
     """
 
     def __init__(self, original: Callable[[int], None] | None) -> None:
@@ -181,12 +183,15 @@ class _IgnoreSignals:
             self.original(worker_id)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+        if hasattr(signal, 'sigtimedwait'):  # not on macOS
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with_parent(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+    """End with the training process: on its SIGTERM, or where it is gone."""
+    while os.getppid() == parent:
+        got = signal.sigtimedwait({signal.SIGTERM}, 1.0)
+        if got is not None and got.si_pid == parent:
+            break
     os._exit(0)

@@ -1,8 +1,12 @@
 """A signal saves the run and ends it; the resumed run ends with the weights of an undisturbed one."""
 
 import functools
+import multiprocessing
 import os
 import signal
+import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,9 @@ import toy
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from test_resume_hook import assert_same_run, calls
+from torch.utils.data import DataLoader
+
+from mmpaca.engine.hooks.preemption_hook import _IgnoreSignals
 
 TERM, USR1, INT = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
 # A run of four epochs, or 24 iterations, of one process.
@@ -109,3 +116,40 @@ def test_handlers_are_restored(tmp_path):
         assert [signal.getsignal(number) for number in (TERM, USR1, INT)] == before
 
     assert toy.forked(run) == [0]
+
+
+def test_workers_outlive_signals_to_the_group_and_end_with_their_process():
+    """All processes of a job get its signals; only the training process decides when to end."""
+
+    def run() -> None:
+        loader = DataLoader(range(8), num_workers=2, worker_init_fn=_IgnoreSignals(None))
+        batches = iter(loader)
+        loaded = [next(batches).item(), next(batches).item()]
+        workers = [process.pid for process in multiprocessing.active_children()]
+        for pid in workers:
+            for number in (TERM, USR1, INT):  # as another process would: a child of this one
+                subprocess.run(['kill', f'-{int(number)}', str(pid)], check=True)
+        assert loaded + [batch.item() for batch in batches] == list(range(8))
+        pids.write_text(' '.join(map(str, workers)))
+
+    def die() -> None:
+        loader = DataLoader(range(99), num_workers=1, worker_init_fn=_IgnoreSignals(None))
+        batches = iter(loader)
+        next(batches)
+        pids.write_text(str(multiprocessing.active_children()[0].pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with tempfile.TemporaryDirectory() as folder:
+        pids = Path(folder, 'pids')
+        for call, status in ((run, 0), (die, -signal.SIGKILL)):
+            assert toy.forked(call) == [status]
+            end = time.monotonic() + 10
+            while any(map(is_running, pids.read_text().split())):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+
+def is_running(pid: str) -> bool:
+    """False for what has ended and is not waited for."""
+    status = Path(f'/proc/{pid}/stat')
+    return status.is_file() and status.read_text().rpartition(')')[2].split()[0] != 'Z'
