@@ -9,6 +9,8 @@ custom_imports = dict(imports=['mmpaca'], allow_failed_imports=False)
 # changes one and default_hooks=dict(strict_load=dict(enabled=False)) switches one off (None is an
 # error for keys that mmengine does not have). custom_hooks is free for your own hooks.
 mmpaca_default_hooks = dict(
+    # Refuses a second training run in one work directory.
+    work_dir_lock=dict(type='mmpaca.WorkDirLockHook'),
     # Crash-safe checkpoints; --resume finds the newest valid one.
     checkpoint=dict(type='mmpaca.AtomicCheckpointHook'),
     # A checkpoint that does not match the model is an error. When fine-tuning with load_from,

@@ -136,6 +136,7 @@ def runner(
         param_scheduler=dict(type='CosineAnnealingLR', T_max=30, by_epoch=False),
         default_hooks=dict(checkpoint={**hook, **(checkpoint or {})}),
         custom_hooks=[
+            dict(type='mmpaca.WorkDirLockHook'),
             dict(type='mmpaca.PreemptionHook'),
             dict(type='mmpaca.ExactResumeHook'),
             dict(type='EMAHook'),
