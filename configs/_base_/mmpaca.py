@@ -11,6 +11,8 @@ custom_imports = dict(imports=['mmpaca'], allow_failed_imports=False)
 mmpaca_default_hooks = dict(
     # Refuses a second training run in one work directory.
     work_dir_lock=dict(type='mmpaca.WorkDirLockHook'),
+    # Logs, pictures and metrics that cannot be written, e.g. to a full disk, do not end the run.
+    tolerant_output=dict(type='mmpaca.TolerantOutputHook'),
     # Crash-safe checkpoints; --resume finds the newest valid one.
     checkpoint=dict(type='mmpaca.AtomicCheckpointHook'),
     # A checkpoint that does not match the model is an error. When fine-tuning with load_from,

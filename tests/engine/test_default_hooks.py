@@ -16,6 +16,7 @@ OURS = {
     'ExactResumeHook',
     'PreemptionHook',
     'StrictLoadHook',
+    'TolerantOutputHook',
     'WorkDirLockHook',
 }
 

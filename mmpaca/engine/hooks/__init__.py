@@ -9,6 +9,7 @@ from .config_check_hook import ConfigCheckHook
 from .preemption_hook import PreemptionHook
 from .resume_hook import ExactResumeHook
 from .strict_load_hook import StrictLoadHook
+from .tolerant_output_hook import TolerantOutputHook
 from .work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     'ExactResumeHook',
     'PreemptionHook',
     'StrictLoadHook',
+    'TolerantOutputHook',
     'WorkDirLockHook',
 ]
