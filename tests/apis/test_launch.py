@@ -109,6 +109,34 @@ def test_nproc_runs_torchrun(torchrun):
     assert after[4:] == passed
 
 
+def test_elastic_is_an_option_of_the_hook(torchrun):
+    called = []
+    torchrun(called.append)
+    assert main(['train', str(CONFIG), '--nproc', '2', '--elastic', '--resume']) == 0
+    option = ['--resume', '--cfg-options', 'default_hooks.exact_resume.elastic=True']
+    assert called[0][-3:] == option
+
+
+@pytest.mark.parametrize('saved', [True, False])
+def test_a_restarted_process_resumes(monkeypatch, tmp_path, capsys, saved):
+    """From its own last checkpoint, whatever the run started from."""
+    seen = {}
+    monkeypatch.setattr(sys, 'argv', ['mmpaca'])
+    monkeypatch.setattr(runpy, 'run_path', lambda *a, **k: seen.update(argv=sys.argv[1:]))
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(launch, '_use_cpu_processes', lambda argv: [])
+    monkeypatch.setattr(launch, '_end_cpu_process', lambda status: None)
+    (tmp_path / '.lock').write_text('{"before": null}')
+    if saved:
+        (tmp_path / 'last_checkpoint').write_text('x.pth')
+    arguments = [f'--work-dir={tmp_path}', '--resume=x.pth']
+    assert main(['train', str(CONFIG), *arguments]) == 0
+    assert seen['argv'] == [str(CONFIG), *arguments, *(['--resume'] if saved else [])]
+    assert ('restarted by torchrun: resuming' in capsys.readouterr().out) == saved
+
+
 def failed(status: int) -> ChildFailedError:
     return ChildFailedError('mmpaca', {0: ProcessFailure(0, 5, status, '<N/A>')})
 
@@ -185,6 +213,7 @@ def test_options_that_nothing_reads(monkeypatch):
         ('train CONFIG --amp', '--amp: mixed precision needs a GPU'),
         ('train CONFIG --cfg-options train_cfg.max_iters=-5', 'train_cfg.max_iters=-5 is invalid'),
         ('train CONFIG --cfg-options train_cfg.max_iters=1.5', 'train_cfg.max_iters=1.5 is inv'),
+        ('train plain.py --elastic', '--elastic: the config has no mmpaca.ExactResumeHook'),
         ('train nowhere.py', 'config nowhere.py is neither a file nor a config of mmpaca'),
         ('train own.py', 'mmpaca::nowhere.py does not exist'),
         ('train open.py', 'config open.py cannot be read: SyntaxError'),
@@ -201,6 +230,7 @@ def test_wrong_arguments_are_refused_in_a_line(monkeypatch, tmp_path, capsys, ar
     monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
     (tmp_path / 'own.py').write_text("_base_ = 'mmpaca::nowhere.py'")
     (tmp_path / 'open.py').write_text('model = dict(')
+    (tmp_path / 'plain.py').write_text("model = dict(type='PaCaViT')")
     (tmp_path / 'empty.py').write_text('a = 1')
     (tmp_path / 'x.pth').write_bytes(b'')
     assert main(arguments.replace('CONFIG', str(CONFIG)).split()) == 1

@@ -113,6 +113,7 @@ def runner(
     seed: int | None = 3,
     infinite: bool = True,
     end: int = 4,
+    elastic: bool = False,
     **options,
 ) -> Runner:
     """``end`` epochs of six iterations (on one process), or as many iterations.
@@ -138,7 +139,7 @@ def runner(
         custom_hooks=[
             dict(type='mmpaca.WorkDirLockHook'),
             dict(type='mmpaca.PreemptionHook'),
-            dict(type='mmpaca.ExactResumeHook'),
+            dict(type='mmpaca.ExactResumeHook', elastic=elastic),
             dict(type='EMAHook'),
             *hooks,
         ],
