@@ -9,12 +9,18 @@ custom_imports = dict(imports=['mmpaca'], allow_failed_imports=False)
 # changes one and default_hooks=dict(strict_load=dict(enabled=False)) switches one off (None is an
 # error for keys that mmengine does not have). custom_hooks is free for your own hooks.
 mmpaca_default_hooks = dict(
+    # Refuses a second training run in one work directory.
+    work_dir_lock=dict(type='mmpaca.WorkDirLockHook'),
+    # Logs, pictures and metrics that cannot be written, e.g. to a full disk, do not end the run.
+    tolerant_output=dict(type='mmpaca.TolerantOutputHook'),
     # Crash-safe checkpoints; --resume finds the newest valid one.
     checkpoint=dict(type='mmpaca.AtomicCheckpointHook'),
     # A checkpoint that does not match the model is an error. When fine-tuning with load_from,
     # layers that depend on the number of classes are re-initialised. strict=False loads what
     # matches.
     strict_load=dict(type='mmpaca.StrictLoadHook', strict=True),
+    # Saves and exits after SIGTERM, SIGUSR1 or Ctrl-C. Before exact_resume, which may validate.
+    preemption=dict(type='mmpaca.PreemptionHook'),
     # A resumed run continues exactly where it stopped.
     exact_resume=dict(type='mmpaca.ExactResumeHook'),
     # Skips optimizer steps with NaN or infinite gradients; stops after more than max_skips.

@@ -23,6 +23,7 @@ from mmengine.runner import Runner
 from mmpaca.checkpoint.loading import register_loaders
 from mmpaca.compat import require
 from mmpaca.datasets.seg_maps import SegFileError
+from mmpaca.engine.hooks.work_dir_lock_hook import saved_since_launch
 
 from .configs import SUFFIXES, check_model, read_file
 from .torchrun import check_gpus, error_prefix
@@ -66,6 +67,10 @@ def run_tool(name: str, argv: Sequence[str] | None = None, trust: bool = False) 
     codebase = codebase_of(argv)
     package = require(codebase)
     check_arguments(argv)
+    if name == 'train.py' and saved_since_launch(_work_dir(argv)):
+        argv.append('--resume')  # the last one counts
+        if os.environ.get('RANK') == '0':
+            print('restarted by torchrun: resuming from the last checkpoint', flush=True)
     if codebase == 'mmseg':
         argv = _resume_from_file(argv)
     script = Path(package.__path__[0]) / '.mim' / 'tools' / name
@@ -79,10 +84,16 @@ def run_tool(name: str, argv: Sequence[str] | None = None, trust: bool = False) 
     elif dist.is_torchelastic_launched():
         check_gpus(int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
     sys.argv = [str(script), *argv]
+    status: object = 0
     with readable_errors():
-        runpy.run_path(str(script), run_name='__main__')
-    if cpu_processes:
-        _end_cpu_process()
+        try:
+            runpy.run_path(str(script), run_name='__main__')
+        except SystemExit as stop:
+            status = stop.code or 0
+    if cpu_processes and isinstance(status, int):
+        _end_cpu_process(status)
+    if status:
+        sys.exit(status)
 
 
 def codebase_of(argv: Sequence[str]) -> str:
@@ -115,6 +126,12 @@ def _file_of(argv: Sequence[str]) -> str | None:
     return next((a for a in argv if Path(a).suffix in SUFFIXES and Path(a).is_file()), None)
 
 
+def _work_dir(argv: Sequence[str]) -> str:
+    """The work directory that a training tool is going to choose."""
+    folder = _parse(argv).work_dir or _config_of(argv).get('work_dir')
+    return folder or os.path.join('work_dirs', Path(_file_of(argv) or '').stem)
+
+
 @functools.cache  # one of mmdet's takes seconds
 def _read(file: str | None) -> Config:
     return read_file(file, import_custom_modules=False) if file else Config()
@@ -126,6 +143,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--tta', action='store_true')
+    parser.add_argument('--work-dir')
     parser.add_argument('--out')
     parser.add_argument('--out-item', default='pred')
     return parser.parse_known_args(argv)[0]
@@ -148,6 +166,12 @@ def check_arguments(argv: Sequence[str]) -> None:
     if args.tta and _has_masks(config):
         raise ValueError(
             '--tta: mmdet has no test-time augmentation for instance segmentation; drop --tta'
+        )
+    resume_hook = config.get('default_hooks', {}).get('exact_resume', {})
+    if 'elastic' in resume_hook and 'type' not in resume_hook:
+        raise ValueError(
+            "--elastic: the config has no mmpaca.ExactResumeHook; inherit '"
+            "mmpaca::_base_/mmpaca.py' and set default_hooks = _base_.mmpaca_default_hooks"
         )
     for name in ('max_epochs', 'max_iters', 'val_interval'):
         value = (config.get('train_cfg') or {}).get(name)
@@ -213,15 +237,15 @@ def _use_cpu_processes(argv: Sequence[str]) -> list[str]:
     return ['--cfg-options', *(f'model_wrapper_cfg.{option}' for option in options)]
 
 
-def _end_cpu_process() -> None:
-    """Exit after success, skipping C++ destructors.
+def _end_cpu_process(status: int) -> None:
+    """Exit without C++ destructors after success or preemption.
 
     Now and then one of gloo's threads outlives them, and the process aborts with its work done.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 @contextlib.contextmanager

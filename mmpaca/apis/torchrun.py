@@ -1,15 +1,18 @@
-"""Starting a subcommand in several processes with torchrun. Light: torch counts GPUs, no more."""
+"""Starting a subcommand in several processes with torchrun. Light: torch and nothing above it."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 
 _MASTER_PORT = 29500
+# Exit statuses of processes that saved and stopped.
+_STOPPED = tuple(128 + number for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT))
 
 
-def torchrun_command(processes: int, arguments: Sequence[str]) -> list[str]:
-    """Compose the torchrun command line of this machine.
+def torchrun_arguments(processes: int, arguments: Sequence[str]) -> list[str]:
+    """Compose torchrun's arguments on this machine.
 
     The environment variables of mmdet's launchers are read: ``NNODES``, ``NODE_RANK``,
     ``MASTER_ADDR`` and ``PORT``. With one machine and no ``PORT``, torchrun picks a free port.
@@ -36,26 +39,44 @@ def torchrun_command(processes: int, arguments: Sequence[str]) -> list[str]:
             f'--master-addr={address}',
             f'--master-port={port}',
         ]
-    launch = [sys.executable, '-m', 'torch.distributed.run', *rendezvous]
-    return [*launch, f'--nproc-per-node={processes}', '-m', 'mmpaca', *arguments]
+    return [*rendezvous, f'--nproc-per-node={processes}', '-m', 'mmpaca', *arguments]
 
 
-def torchrun(processes: int, arguments: Sequence[str]) -> None:
-    """Replace this process by torchrun.
+def torchrun(processes: int, arguments: Sequence[str]) -> int:
+    """Run torchrun in this process.
 
-    One process per GPU; without CUDA, CPU processes that communicate through gloo.
+    One process per GPU; without CUDA, CPU processes that communicate through gloo. Signals are
+    forwarded to all of them, which then have 30 s to save (:class:`mmpaca.PreemptionHook`).
 
     Args:
         processes: processes on this machine.
         arguments: of ``mmpaca``, without the program's name.
 
+    Returns:
+        The exit status: 0, 128 + signal after a signal, or 1 if a process failed.
+
     Raises:
-        ValueError: as :func:`torchrun_command`, or more processes than GPUs.
+        ValueError: as :func:`torchrun_arguments`, or more processes than GPUs.
     """
     check_gpus(processes)
-    command = torchrun_command(processes, arguments)
-    sys.stdout.flush()
-    os.execv(command[0], command)
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    def forward(number: int, frame: object) -> None:
+        raise SignalException(f'got signal {number}', signal.Signals(number))
+
+    command = torchrun_arguments(processes, arguments)
+    signal.signal(signal.SIGUSR1, forward)  # torchrun itself does it for the others
+    try:
+        run.main(command)
+    except SignalException as error:
+        return 128 + error.sigval
+    except ChildFailedError as error:
+        print(error, file=sys.stderr)
+        status = error.get_first_failure()[1].exitcode
+        return status if status in _STOPPED else 1
+    return 0
 
 
 def check_gpus(processes: int) -> None:

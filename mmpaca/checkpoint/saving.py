@@ -30,7 +30,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    temporary = path + _TEMPORARY
+    temporary = f'{path}.{os.getpid()}{_TEMPORARY}'  # no other process writes into it
     try:
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
@@ -54,7 +54,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
     """Delete the temporary files of processes killed in :func:`write_atomically`."""
-    for leftover in Path(folder).glob(f'*.pth{_TEMPORARY}'):
+    for leftover in Path(folder).glob(f'*.pth*{_TEMPORARY}'):
         leftover.unlink(missing_ok=True)
 
 

@@ -70,13 +70,16 @@ def add_common_flags(parser: argparse._ActionsContainer) -> None:
     add_flag(parser, '--local_rank', '--local-rank', metavar='RANK', help=argparse.SUPPRESS)
 
 
-def launch(tool: str, args: argparse.Namespace, paths: Sequence[str]) -> None:
+def launch(tool: str, args: argparse.Namespace, paths: Sequence[str]) -> int:
     """Run a tool in this process, or with ``--nproc`` in several.
 
     Args:
         tool: ``'train'`` or ``'test'``.
         args: parsed arguments.
         paths: the config and, for testing, the checkpoint.
+
+    Returns:
+        The exit status.
     """
     if args.nproc is not None:
         from mmpaca.apis.torchrun import torchrun
@@ -90,3 +93,4 @@ def launch(tool: str, args: argparse.Namespace, paths: Sequence[str]) -> None:
     from mmpaca.apis.launch import run_tool
 
     run_tool(f'{tool}.py', [*paths, *args.forwarded], args.trust_checkpoint)
+    return 0

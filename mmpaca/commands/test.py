@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(flags, '--interval', metavar='N', help='mmpretrain only: draw every N-th picture')
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Test."""
     from mmpaca.apis.configs import find_checkpoint, find_config
 
     config = find_config(args.config)
-    launch('test', args, [config, find_checkpoint(args.checkpoint, config)])
+    return launch('test', args, [config, find_checkpoint(args.checkpoint, config)])

@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='CHECKPOINT',
         help='resume from CHECKPOINT, or from the latest one in the work dir',
     )
+    parser.add_argument(
+        '--elastic',
+        action='store_true',
+        help='resume with another number of processes and the same global batch',
+    )
     add_flag(flags, '--auto-scale-lr', help='scale the learning rate with the batch size')
     add_flag(flags, '--amp', help='mixed precision (needs a GPU)')
     add_common_flags(flags)
@@ -32,8 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(flags, '--no-persistent-workers', help='mmpretrain only')
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Train."""
     from mmpaca.apis.configs import find_config
 
-    launch('train', args, [find_config(args.config)])
+    if args.elastic:
+        option = 'default_hooks.exact_resume.elastic=True'
+        args.forwarded = [*args.forwarded, '--cfg-options', option]
+    return launch('train', args, [find_config(args.config)])

@@ -6,8 +6,9 @@ from typing import Any, cast
 from mmengine.config import ConfigDict
 from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import DATA_SAMPLERS
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
+from mmpaca.engine.elastic import ElasticBatchSampler, micro_batches, sampler_of_rank
 from mmpaca.engine.rng import Draws
 
 _KEPT = (
@@ -26,6 +27,7 @@ class ContinuedBatchSampler:
         batch_sampler: An unused batch sampler.
         skip: Number of batches to skip; may exceed one epoch.
         before_first: Called before the first batch.
+        place: Rank and number of processes; None for the present ones.
     """
 
     def __init__(
@@ -33,7 +35,9 @@ class ContinuedBatchSampler:
         batch_sampler: BatchSampler,
         skip: int = 0,
         before_first: Callable[[], None] | None = None,
+        place: tuple[int, int] | None = None,
     ) -> None:
+        self.rank, self.world_size = place or (get_rank(), get_world_size())
         self.batch_sampler = batch_sampler
         self.sampler: Any = batch_sampler.sampler  # DistSamplerSeedHook sets its epoch
         self.skip = skip
@@ -63,7 +67,7 @@ class ContinuedBatchSampler:
             places = range(self.drawn - start, self.drawn - start + len(batch))
             self.drawn += len(batch)
             # Seeded by position: an index that a sampler repeats gets another augmentation.
-            yield Draws(batch, [(seed, epoch, i * get_world_size() + get_rank()) for i in places])
+            yield Draws(batch, [(seed, epoch, i * self.world_size + self.rank) for i in places])
 
     def next_pass(self) -> None:
         """Count an epoch and set it in the sampler, if supported."""
@@ -102,7 +106,7 @@ class ContinuedIterator:
         try:
             return next(self._batches)
         except StopIteration:
-            cast(ContinuedBatchSampler, self.dataloader.batch_sampler).next_pass()
+            cast(Any, self.dataloader.batch_sampler).next_pass()
             self._batches = iter(self.dataloader)
             return next(self._batches)
 
@@ -113,6 +117,7 @@ def continued_dataloader(
     sampler_seed: int | None,
     skip: int = 0,
     before_first: Callable[[], None] | None = None,
+    started: int | None = None,
 ) -> DataLoader:
     """Build a dataloader like ``used`` that starts ``skip`` batches later.
 
@@ -123,20 +128,35 @@ def continued_dataloader(
         sampler_seed: Sampler seed of the resumed run.
         skip: Number of batches to skip.
         before_first: Called before the first batch.
+        started: Number of processes that the run was started with, if it is not the present one.
     """
-    sampler = DATA_SAMPLERS.build(
-        config['sampler'], default_args=dict(dataset=used.dataset, seed=sampler_seed)
-    )
-    if config.get('batch_sampler') is None:
-        batch_sampler = BatchSampler(sampler, config['batch_size'], used.drop_last)
-    else:
-        batch_sampler = DATA_SAMPLERS.build(
-            config['batch_sampler'],
-            default_args=dict(sampler=sampler, batch_size=config['batch_size']),
+    batch_sampler: Any
+    if started is None:
+        sampler = DATA_SAMPLERS.build(
+            config['sampler'], default_args=dict(dataset=used.dataset, seed=sampler_seed)
         )
+        batches = _batch_sampler(config, sampler, used)
+        batch_sampler = ContinuedBatchSampler(batches, skip, before_first)
+    else:
+        parts = []
+        for rank in range(started):
+            sampler = sampler_of_rank(config['sampler'], used.dataset, sampler_seed, rank, started)
+            call = before_first if rank == 0 else None
+            batches = _batch_sampler(config, sampler, used)
+            parts.append(ContinuedBatchSampler(batches, skip, call, (rank, started)))
+        count = micro_batches(config['batch_size'], started, get_world_size())
+        batch_sampler = ElasticBatchSampler(parts, count)
     return DataLoader(
         used.dataset,
-        # torch only requires that a batch is iterable.
-        batch_sampler=cast(Any, ContinuedBatchSampler(batch_sampler, skip, before_first)),
+        batch_sampler=batch_sampler,  # torch only requires that a batch is iterable
         **{name: getattr(used, name) for name in _KEPT},
+    )
+
+
+def _batch_sampler(config: ConfigDict, sampler: Sampler, used: DataLoader) -> BatchSampler:
+    if config.get('batch_sampler') is None:
+        return BatchSampler(sampler, config['batch_size'], used.drop_last)
+    return DATA_SAMPLERS.build(
+        config['batch_sampler'],
+        default_args=dict(sampler=sampler, batch_size=config['batch_size']),
     )

@@ -2,17 +2,21 @@
 
 import os
 import runpy
+import signal
 import socket
 import sys
 
 import pytest
 import torch
+import torch.distributed.run
 from commands import ROOT
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from mmpaca.__main__ import main
 from mmpaca.apis import launch
 from mmpaca.apis.launch import readable_errors
-from mmpaca.apis.torchrun import check_gpus, torchrun_command
+from mmpaca.apis.torchrun import check_gpus, torchrun_arguments
 from mmpaca.datasets import SegFileError
 
 CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
@@ -52,16 +56,15 @@ def test_more_processes_than_gpus(monkeypatch):
         check_gpus(8)
 
 
-def test_torchrun_command(monkeypatch):
+def test_torchrun_arguments(monkeypatch):
     for name in ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT'):
         monkeypatch.delenv(name, raising=False)
-    launcher = [sys.executable, '-m', 'torch.distributed.run']
     tool = ['--nproc-per-node=8', '-m', 'mmpaca', 'train', 'a.py']
-    assert torchrun_command(8, ['train', 'a.py']) == [*launcher, '--standalone', *tool]
+    assert torchrun_arguments(8, ['train', 'a.py']) == ['--standalone', *tool]
     for name, value in dict(NNODES=4, NODE_RANK=3, MASTER_ADDR='10.0.0.1', PORT=2345).items():
         monkeypatch.setenv(name, str(value))
     rendezvous = ['--nnodes=4', '--node-rank=3', '--master-addr=10.0.0.1', '--master-port=2345']
-    assert torchrun_command(8, ['train', 'a.py']) == [*launcher, *rendezvous, *tool]
+    assert torchrun_arguments(8, ['train', 'a.py']) == [*rendezvous, *tool]
 
 
 @pytest.mark.parametrize(
@@ -84,13 +87,21 @@ def test_a_port_in_use(monkeypatch):
         s.listen()
         monkeypatch.setenv('PORT', str(s.getsockname()[1]))
         with pytest.raises(ValueError, match='Address already in use.*set PORT to a free port'):
-            torchrun_command(1, [])
+            torchrun_arguments(1, [])
 
 
-def test_nproc_replaces_the_process_by_torchrun(monkeypatch):
-    called = []
+@pytest.fixture
+def torchrun(monkeypatch):
+    """Return a function that sets what torchrun does, and puts SIGUSR1's handler back."""
     monkeypatch.delenv('NNODES', raising=False)
-    monkeypatch.setattr(os, 'execv', lambda path, command: called.append(command))
+    before = signal.getsignal(signal.SIGUSR1)
+    yield lambda main: monkeypatch.setattr(torch.distributed.run, 'main', main)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_nproc_runs_torchrun(torchrun):
+    called = []
+    torchrun(called.append)
     flags = ['--cfg-options', 'a=1', 'b=2', '--work-dir', 'w', '--trust-checkpoint']
     assert main(['train', str(CONFIG), '--nproc', '2', '--resume', *flags]) == 0
     (command,) = called
@@ -98,6 +109,64 @@ def test_nproc_replaces_the_process_by_torchrun(monkeypatch):
     assert after[:4] == ['train', str(CONFIG), '--launcher', 'pytorch']
     passed = ['--resume', '--cfg-options', 'a=1', 'b=2', '--work-dir=w', '--trust-checkpoint']
     assert after[4:] == passed
+
+
+def test_elastic_is_an_option_of_the_hook(torchrun):
+    called = []
+    torchrun(called.append)
+    assert main(['train', str(CONFIG), '--nproc', '2', '--elastic', '--resume']) == 0
+    option = ['--resume', '--cfg-options', 'default_hooks.exact_resume.elastic=True']
+    assert called[0][-3:] == option
+
+
+@pytest.mark.parametrize('saved', [True, False])
+def test_a_restarted_process_resumes(monkeypatch, tmp_path, capsys, saved):
+    """From its own last checkpoint, whatever the run started from."""
+    seen = {}
+    monkeypatch.setattr(sys, 'argv', ['mmpaca'])
+    monkeypatch.setattr(runpy, 'run_path', lambda *a, **k: seen.update(argv=sys.argv[1:]))
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(launch, '_use_cpu_processes', lambda argv: [])
+    monkeypatch.setattr(launch, '_end_cpu_process', lambda status: None)
+    (tmp_path / '.lock').write_text('{"before": null}')
+    if saved:
+        (tmp_path / 'last_checkpoint').write_text('x.pth')
+    arguments = [f'--work-dir={tmp_path}', '--resume=x.pth']
+    assert main(['train', str(CONFIG), *arguments]) == 0
+    assert seen['argv'] == [str(CONFIG), *arguments, *(['--resume'] if saved else [])]
+    assert ('restarted by torchrun: resuming' in capsys.readouterr().out) == saved
+
+
+def failed(status: int) -> ChildFailedError:
+    return ChildFailedError('mmpaca', {0: ProcessFailure(0, 5, status, '<N/A>')})
+
+
+@pytest.mark.parametrize(
+    ('error', 'status'),
+    [
+        (SignalException('', signal.SIGTERM), 143),
+        (failed(138), 138),  # a signal to one rank only
+        (failed(-9), 1),
+        (failed(7), 1),
+    ],
+)
+def test_status_of_a_launch(torchrun, error, status):
+    def main(arguments) -> None:
+        raise error
+
+    torchrun(main)
+    assert main_status() == status
+
+
+def test_a_signal_ahead_of_a_time_limit_is_forwarded(torchrun):
+    torchrun(lambda arguments: os.kill(os.getpid(), signal.SIGUSR1))
+    assert main_status() == 138
+
+
+def main_status() -> int:
+    return main(['train', str(CONFIG), '--nproc', '2'])
 
 
 def test_trusting_is_a_flag(monkeypatch):
@@ -146,6 +215,7 @@ def test_options_that_nothing_reads(monkeypatch):
         ('train CONFIG --amp', '--amp: mixed precision needs a GPU'),
         ('train CONFIG --cfg-options train_cfg.max_iters=-5', 'train_cfg.max_iters=-5 is invalid'),
         ('train CONFIG --cfg-options train_cfg.max_iters=1.5', 'train_cfg.max_iters=1.5 is inv'),
+        ('train plain.py --elastic', '--elastic: the config has no mmpaca.ExactResumeHook'),
         ('train nowhere.py', 'config nowhere.py is neither a file nor a config of mmpaca'),
         ('train own.py', 'mmpaca::nowhere.py does not exist'),
         ('train open.py', 'config open.py cannot be read: SyntaxError'),
@@ -162,6 +232,7 @@ def test_wrong_arguments_are_refused_in_a_line(monkeypatch, tmp_path, capsys, ar
     monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
     (tmp_path / 'own.py').write_text("_base_ = 'mmpaca::nowhere.py'")
     (tmp_path / 'open.py').write_text('model = dict(')
+    (tmp_path / 'plain.py').write_text("model = dict(type='PaCaViT')")
     (tmp_path / 'empty.py').write_text('a = 1')
     (tmp_path / 'x.pth').write_bytes(b'')
     assert main(arguments.replace('CONFIG', str(CONFIG)).split()) == 1

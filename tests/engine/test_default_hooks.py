@@ -14,7 +14,10 @@ OURS = {
     'ClusterRecordHook',
     'ConfigCheckHook',
     'ExactResumeHook',
+    'PreemptionHook',
     'StrictLoadHook',
+    'TolerantOutputHook',
+    'WorkDirLockHook',
 }
 
 

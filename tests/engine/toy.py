@@ -113,6 +113,7 @@ def runner(
     seed: int | None = 3,
     infinite: bool = True,
     end: int = 4,
+    elastic: bool = False,
     **options,
 ) -> Runner:
     """``end`` epochs of six iterations (on one process), or as many iterations.
@@ -135,7 +136,13 @@ def runner(
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05)),
         param_scheduler=dict(type='CosineAnnealingLR', T_max=30, by_epoch=False),
         default_hooks=dict(checkpoint={**hook, **(checkpoint or {})}),
-        custom_hooks=[dict(type='mmpaca.ExactResumeHook'), dict(type='EMAHook'), *hooks],
+        custom_hooks=[
+            dict(type='mmpaca.WorkDirLockHook'),
+            dict(type='mmpaca.PreemptionHook'),
+            dict(type='mmpaca.ExactResumeHook', elastic=elastic),
+            dict(type='EMAHook'),
+            *hooks,
+        ],
         resume=resume,
         log_level='WARNING',
         randomness=dict(seed=seed),
@@ -191,6 +198,8 @@ def _quiet(call: Callable[[], None]) -> None:
     time.sleep = lambda seconds: None  # mmengine's loop does, after each pass
     try:
         call()
+    except SystemExit as stop:
+        os._exit(int(stop.code))
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()

@@ -6,9 +6,12 @@ from .checkpoint_hook import AtomicCheckpointHook
 from .cluster_record_hook import ClusterRecordHook
 from .cluster_visualization_hook import ClusterVisualizationHook
 from .config_check_hook import ConfigCheckHook
+from .preemption_hook import PreemptionHook
 from .resume_hook import ExactResumeHook
 from .seg_label_check_hook import SegLabelCheckHook
 from .strict_load_hook import StrictLoadHook
+from .tolerant_output_hook import TolerantOutputHook
+from .work_dir_lock_hook import WorkDirLockHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -19,5 +22,8 @@ __all__ = [
     'ConfigCheckHook',
     'ExactResumeHook',
     'SegLabelCheckHook',
+    'PreemptionHook',
     'StrictLoadHook',
+    'TolerantOutputHook',
+    'WorkDirLockHook',
 ]

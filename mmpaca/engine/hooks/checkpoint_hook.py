@@ -19,6 +19,9 @@ from mmpaca.checkpoint.resuming import newest_whole_checkpoint, read_last_checkp
 from mmpaca.checkpoint.saving import ATOMIC_BACKEND, remove_leftovers, write_atomically
 from mmpaca.registry import HOOKS
 
+#: Name of a checkpoint that is saved out of turn.
+PREEMPTED = 'preempted_iter_{}.pth'
+
 
 class _LateRemoval:
     """A file backend that delays removals."""
@@ -52,6 +55,7 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
     """
 
     file_backend: _LateRemoval  # set in before_train
+    saved_iter: int | None = None  # iteration of the last complete checkpoint of this process
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to resume from.
@@ -142,6 +146,33 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
             self.keep_ckpt_ids.append(step)  # a full deque drops its first
             hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         name = self.filename_tmpl.format(step)
+        self._remove_preempted()
+        complete = self.save_optimizer and self.save_param_scheduler
+        self._save_as(runner, name, meta, self.save_optimizer, self.save_param_scheduler)
+        self.saved_iter = meta['iter'] if complete else None
+
+    def save_preempted(self, runner: Runner, iteration: int) -> None:
+        """Save everything out of turn; the next regular save deletes the file.
+
+        Args:
+            runner: The runner, in an iteration or in a validation; called on every rank.
+            iteration: Number of finished iterations.
+        """
+        self._remove_preempted()
+        meta = dict(epoch=runner.epoch, iter=iteration)
+        self._save_as(runner, PREEMPTED.format(iteration), meta, True, True)
+        self._remove_replaced()
+
+    def _remove_preempted(self) -> None:
+        name = Path(self.last_ckpt or '').name
+        if name.startswith(PREEMPTED.partition('{')[0]) and is_main_process():
+            self.file_backend.remove(self.file_backend.join_path(self.out_dir, name))
+
+    def _save_as(
+        self, runner: Runner, name: str, meta: dict, optimizer: bool, schedulers: bool
+    ) -> None:
+        """Write a checkpoint, then ``last_checkpoint``."""
+        hub = runner.message_hub
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         hub.update_info('last_ckpt', self.last_ckpt)
         # A run resumed from this file deletes these if this one is killed before it can.
@@ -152,8 +183,8 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
             self.out_dir,
             name,
             self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
+            save_optimizer=optimizer,
+            save_param_scheduler=schedulers,
             meta=meta,
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,

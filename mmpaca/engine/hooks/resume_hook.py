@@ -3,11 +3,12 @@
 from functools import partial
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from mmpaca.engine.elastic import accumulate, micro_batches, restore_rng
 from mmpaca.engine.resumable_dataloader import ContinuedIterator, continued_dataloader
 from mmpaca.engine.rng import get_rng_state, set_rng_state
 from mmpaca.registry import HOOKS
@@ -32,13 +33,17 @@ class ExactResumeHook(Hook):
     only.
 
     Args:
+        elastic: Resume with any number of processes that divides the global batch
+            (:mod:`mmpaca.engine.elastic`); the run is then not the same bit for bit.
         enabled: Set False to switch the hook off.
     """
 
     priority = 'LOWEST'  # resumes after all other hooks are set up
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, elastic: bool = False, enabled: bool = True) -> None:
+        self.elastic = elastic
         self.enabled = enabled
+        self._started: int | None = None  # processes at the start, if not as many as now
         self._saved: dict | None = None  # state for the checkpoint being written
         self._loaded: dict | None = None  # state from the loaded checkpoint
         self._before_val: dict | None = None  # generators, during validation
@@ -54,6 +59,8 @@ class ExactResumeHook(Hook):
             batches_per_epoch=len(runner.train_dataloader),
             validated=self._before_val is not None,
         )
+        if self._started is not None:
+            self._saved['started'] = self._started
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the states to the checkpoint."""
@@ -91,16 +98,33 @@ class ExactResumeHook(Hook):
                 'order differ from those of an uninterrupted run'
             )
             return
-        if len(state['rng']) != get_world_size():
+        if len(state['rng']) != get_world_size() and not self.elastic:
             raise RuntimeError(
                 f'this run was started with {len(state["rng"])} processes and cannot be resumed '
                 f'with {get_world_size()}: use {len(state["rng"])}, or start a new run from its '
-                'weights with --cfg-options load_from=FILE (without --resume)'
+                'weights with --cfg-options load_from=FILE (without --resume), or keep the global '
+                'batch with --elastic'
             )
+        self._set_started(runner, state)
         if not state['validated'] and _validation_is_due(runner, state['batches_per_epoch']):
             runner.logger.info('Running the validation that was due or interrupted.')
             runner.val_loop.run()
         self._place(runner, state)
+
+    def _set_started(self, runner: Runner, state: dict) -> None:
+        """Prepare for another number of processes than the run was started with."""
+        started = state.get('started', len(state['rng']))
+        if started == get_world_size():
+            return
+        self._started = started
+        size = runner.cfg.train_dataloader.batch_size
+        count = micro_batches(size, started, get_world_size())
+        share = size * started // get_world_size()
+        runner.logger.info(
+            f'Elastic: started with {started} processes, resumed with {get_world_size()}. The '
+            f'global batch is {size * started} as before: {share} images per process, in {count} '
+            f'accumulated micro-batches of {share // count}; the learning rate is unchanged.'
+        )
 
     def _place(self, runner: Runner, state: dict | None) -> None:
         """Move the train loop's dataloader and the generators to a saved state, or to the start."""
@@ -109,7 +133,7 @@ class ExactResumeHook(Hook):
             _sampler(loop.dataloader), 'dataset'
         ):
             if state is not None:
-                set_rng_state(state['rng'][get_rank()])
+                restore_rng(state['rng'])
                 runner.logger.warning(
                     f'cannot restore the position of {type(_sampler(loop.dataloader)).__name__}: '
                     'the data order differs from that of an uninterrupted run'
@@ -119,29 +143,36 @@ class ExactResumeHook(Hook):
         skip, seed, restore = 0, getattr(_sampler(loop.dataloader), 'seed', None), None
         if state is not None:
             skip, seed = runner.iter, state['sampler_seed']
-            restore = partial(set_rng_state, state['rng'][get_rank()])
+            restore = partial(restore_rng, state['rng'])
             if not infinite:
                 skip -= runner.epoch * state['batches_per_epoch']
-            if skip and len(loop.dataloader) != state['batches_per_epoch']:
-                raise RuntimeError(
-                    'the checkpoint was saved inside an epoch of '
-                    f'{state["batches_per_epoch"]} batches, which now has '
-                    f'{len(loop.dataloader)}: resume with the same data and batch size'
-                )
             if skip:
                 runner.logger.info(
                     f'Skipped {skip} batches of the interrupted run without loading them.'
                 )
             else:
                 restore()
-        loop.dataloader = continued_dataloader(
+        loader = continued_dataloader(
             runner.cfg.train_dataloader,
             loop.dataloader,
             seed,
             skip,
             # Not earlier: creating an iterator of a dataloader draws a random number.
             before_first=restore if skip else None,
+            started=self._started,
         )
+        if state is not None and skip and len(loader) != state['batches_per_epoch']:
+            raise RuntimeError(
+                'the checkpoint was saved inside an epoch of '
+                f'{state["batches_per_epoch"]} batches, which now has '
+                f'{len(loader)}: resume with the same data and batch size'
+            )
+        loop.dataloader = loader
+        if self._started is not None:
+            if not infinite:
+                loop._max_iters = loop.max_epochs * len(loader)
+            size = runner.cfg.train_dataloader.batch_size
+            accumulate(runner, micro_batches(size, self._started, get_world_size()))
         if infinite:
             loop.dataloader_iterator = ContinuedIterator(loop.dataloader, skip)
 

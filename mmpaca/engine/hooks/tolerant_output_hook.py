@@ -1,0 +1,82 @@
+"""Keep training where logs, pictures or metrics cannot be written."""
+
+import functools
+import logging
+import sys
+from typing import Any
+
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.runner import BaseLoop, Runner
+
+from mmpaca.registry import HOOKS
+
+_BACKEND = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
+
+
+@HOOKS.register_module()
+class TolerantOutputHook(Hook):
+    """Continue with a warning where an output cannot be written, e.g. to a full disk.
+
+    Outputs are the log file, the visualizer's backends (``scalars.json``, TensorBoard, ...),
+    pictures, the metrics file of a test, and in training the metrics of a validation, for which
+    COCO's results are written to a temporary file. Each is tried again the next time and warned
+    about once. Checkpoints are no such output: a run that cannot save ends with an error.
+
+    Args:
+        enabled: Set False to switch the hook off.
+    """
+
+    priority = 'VERY_HIGH'  # before anything is written
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self._warned: set[str] = set()
+
+    def before_run(self, runner: Runner) -> None:
+        """Guard the methods that write."""
+        if not self.enabled:
+            return
+        for handler in runner.logger.handlers:
+            handler.handleError = functools.partial(self._log_failed, runner, handler)  # type: ignore[method-assign]
+        self._guard(runner, runner.visualizer, 'add_datasample')
+        for backend in runner.visualizer._vis_backends.values():
+            for name in _BACKEND:
+                self._guard(runner, backend, name)
+        for hook in runner.hooks:
+            if isinstance(hook, LoggerHook):
+                self._guard(runner, hook, 'after_test_epoch')
+                self._guard(runner, hook, 'after_run')
+        if isinstance(runner._train_loop, BaseLoop) and runner.val_loop is not None:
+            for metric in runner.val_loop.evaluator.metrics:
+                self._guard(runner, metric, 'compute_metrics', instead={})
+
+    def _guard(self, runner: Runner, owner: Any, name: str, instead: Any = None) -> None:
+        """Let a method of an object return ``instead`` where it raises an OSError."""
+        method = getattr(owner, name)
+
+        @functools.wraps(method)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return method(*args, **kwargs)
+            except OSError as error:
+                file = error.filename or getattr(owner, '_save_dir', runner.log_dir)
+                self._warn(runner, f'{type(owner).__name__}.{name}', str(file), error)
+                return instead
+
+        setattr(owner, name, guarded)
+
+    def _log_failed(
+        self, runner: Runner, handler: logging.Handler, record: logging.LogRecord
+    ) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            return logging.Handler.handleError(handler, record)
+        self._warn(runner, 'log', getattr(handler, 'baseFilename', 'console'), error)
+
+    def _warn(self, runner: Runner, output: str, file: str, error: OSError) -> None:
+        if output + file in self._warned:
+            return
+        self._warned.add(output + file)
+        runner.logger.warning(
+            f'{file}: {error.strerror or error}: {output} is incomplete, the run continues'
+        )
