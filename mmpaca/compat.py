@@ -22,6 +22,7 @@ _EXPORT = "'mmpaca[export]'"
 OPTIONAL = {
     'mmpretrain': ('>=1.2.0,<2.0', 'mmpretrain==1.2.0'),
     'faster_coco_eval': ('>=1.8', "'mmpaca[fast-eval]'"),
+    'sahi': ('>=0.12', "'mmpaca[slice]'"),
     'onnx': ('>=1.16', _EXPORT),
     'onnxruntime': ('>=1.18', _EXPORT),
     'onnxscript': ('>=0.3', _EXPORT),
@@ -29,6 +30,7 @@ OPTIONAL = {
 OPTIONAL_FOR = {
     'mmpretrain': 'classification',
     'faster_coco_eval': 'FasterCocoMetric',
+    'sahi': '`mmpaca predict --slice`',
     'onnx': '`mmpaca export`',
     'onnxruntime': '`mmpaca export`',
     'onnxscript': '`mmpaca export`',

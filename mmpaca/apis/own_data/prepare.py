@@ -223,14 +223,12 @@ def _area(segmentation: list | dict | None, size: tuple[int, int]) -> float | No
     from pycocotools import mask as coco_mask
 
     try:
-        rles = (
-            coco_mask.frPyObjects(segmentation, *size)
-            if isinstance(segmentation, list) or isinstance(segmentation['counts'], list)
-            else segmentation
-        )
-        merged = coco_mask.merge(rles) if isinstance(rles, list) else rles
-        return float(coco_mask.area(merged))
-    except Exception:
+        if isinstance(segmentation, list):
+            segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+        elif segmentation and isinstance(segmentation['counts'], list):
+            segmentation = coco_mask.frPyObjects(segmentation, *size)
+        return float(coco_mask.area(segmentation))
+    except Exception:  # pycocotools raises anything on invalid masks
         return None
 
 

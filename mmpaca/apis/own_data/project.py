@@ -172,7 +172,10 @@ def _reached(work_dir: Path) -> str:
     """Return the last evaluation's box and mask AP from the newest log."""
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     lines = [json.loads(line) for line in logs[-1].read_text().splitlines()] if logs else []
-    found = next((line for line in reversed(lines) if 'coco/bbox_mAP' in line), {})
+    found: dict = next((line for line in reversed(lines) if 'coco/bbox_mAP' in line), {})
     names = {f'coco/{kind}_mAP{at}': f'{word} AP{at.strip("_")}'
              for kind, word in (('bbox', 'box'), ('segm', 'mask')) for at in ('', '_50')}  # fmt: skip
-    return ', '.join(f'{name} {found[key]:.3f}' for key, name in names.items() if key in found)
+    reached = ', '.join(f'{name} {found[key]:.3f}' for key, name in names.items() if key in found)
+    # The last metric of a run with masks is theirs.
+    of_class = [f'{key[5:-10]} {found[key]:.3f}' for key in found if key.endswith('_precision')]
+    return f'{reached} ({"mask" if "coco/segm_mAP" in found else "box"} AP by class: {", ".join(of_class)})'

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ def read_coco(root: Path, files: list[Path]) -> Labels:
     if '' in of_split and len(of_split) > 1:
         raise ValueError(f'{of_split[""]} names no split beside others: remove or rename it')
     index = ImageIndex(root)
-    images, missing, classes = [], [], []
+    images: list[LabelledImage] = []
+    missing: list[str] = []
+    classes: list[str] = []
     total = 0
     for split, file in of_split.items():
         content = json.loads(file.read_text())
@@ -51,13 +54,14 @@ def read_coco(root: Path, files: list[Path]) -> Labels:
         except ValueError as error:
             raise ValueError(f'{file}: {error}') from None
         classes += [category['name'] for category in content['categories']]
-        found = list(_read(content, file, split, index, missing))
         total += len(content['images'])
-        images += found
+        images += _read(content, file, split, index, missing)
     return Labels('coco', list(dict.fromkeys(classes)), images, check_missing(missing, total, root))
 
 
-def _read(content: dict, file: Path, split: str, index: ImageIndex, missing: list[str]) -> Any:
+def _read(
+    content: dict, file: Path, split: str, index: ImageIndex, missing: list[str]
+) -> Iterator[LabelledImage]:
     names = {category['id']: category['name'] for category in content['categories']}
     objects = defaultdict(list)
     for place, one in enumerate(content['annotations']):

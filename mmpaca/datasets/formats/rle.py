@@ -10,9 +10,9 @@ def encode(name: str, mask: np.ndarray) -> LabelledObject:
     from pycocotools import mask as coco_mask
 
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    box = tuple(float(value) for value in coco_mask.toBbox(rle))
+    left, top, width, height = (float(value) for value in coco_mask.toBbox(rle))
     rle['counts'] = rle['counts'].decode('ascii')
-    return LabelledObject(name, box, rle)
+    return LabelledObject(name, (left, top, width, height), rle)
 
 
 def paste(part: np.ndarray, left: int, top: int, size: tuple[int, int]) -> np.ndarray:
@@ -24,8 +24,8 @@ def paste(part: np.ndarray, left: int, top: int, size: tuple[int, int]) -> np.nd
         top: row of its first pixel.
         size: (height, width) of the image.
     """
-    mask = np.zeros(size, bool)
-    mask[max(top, 0) : top + part.shape[0], max(left, 0) : left + part.shape[1]] = part[
+    whole = np.zeros(size, bool)
+    whole[max(top, 0) : top + part.shape[0], max(left, 0) : left + part.shape[1]] = part[
         max(-top, 0) : size[0] - top, max(-left, 0) : size[1] - left
     ]
-    return mask
+    return whole
