@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from mmengine.config import Config
 
@@ -156,8 +157,8 @@ def show_results(project: Project) -> str:
             f'pictures          {pictures / "vis"}',
             f'cluster page      {html}',
             'next:',
-            f'  mmpaca predict {project.config} {checkpoint} IMAGES',
-            f'  mmpaca train {project.config}  # again, after editing it',
+            f'  mmpaca predict {quote(str(project.config))} {quote(checkpoint)} IMAGES',
+            f'  mmpaca train {quote(str(project.config))}  # again, after editing it',
         ]
     )
 

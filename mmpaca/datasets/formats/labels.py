@@ -115,7 +115,8 @@ class ImageIndex:
         Args:
             name: file name in the labels; folders, also Windows' and those of another machine, and
                 a wrong suffix are accepted.
-            label_file: of several images of that name, the one in the nearest folder is taken.
+            label_file: file below the root; of several images of that name, the one of the same
+                split in the nearest folder is taken.
 
         Returns:
             Its path; None if there is none.
@@ -126,9 +127,12 @@ class ImageIndex:
         wanted = Path(name.replace('\\', '/'))
         found = self._by_name.get(wanted.name) or self._by_stem.get(wanted.stem, [])
 
-        def nearness(path: Path) -> tuple[int, int]:
+        split = split_of(label_file.relative_to(self.root))
+
+        def nearness(path: Path) -> tuple[int, bool, int]:
             return (
                 _common(wanted.parts[::-1], path.parts[::-1]),
+                split_of(path.relative_to(self.root)) == split,
                 _common(label_file.parts, path.parts),
             )
 
