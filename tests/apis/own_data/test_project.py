@@ -1,12 +1,16 @@
 """``mmpaca train --data``: the config that it writes, a short training, and what is refused."""
 
 import json
+import logging
+import shlex
+import sys
 
 import pytest
 from mmengine.config import Config
 
 from mmpaca.__main__ import main
 from mmpaca.apis.own_data import project as own_data
+from mmpaca.apis.own_data.timing import measure_seconds
 
 
 @pytest.fixture
@@ -42,30 +46,43 @@ def test_config_of_masks(shapes, tmp_path, capsys):
     assert 'exists: train it with `mmpaca train' in capsys.readouterr().err
 
 
-def test_train_boxes(voc_shapes, tool, tmp_path):
+@pytest.mark.usefixtures('quick')
+def test_train_boxes(voc_shapes, tmp_path, capsys, monkeypatch):
     """From VOC files to a checkpoint, pictures and the page; the data stays as it was."""
+    monkeypatch.setattr(sys, 'argv', ['mmpaca'])  # mmdet's tool gets another one
+    monkeypatch.setattr(own_data, '_SHOWN', 2)
+    monkeypatch.setattr(own_data, '_EXPLAINED', 1)
     before = {path: path.read_bytes() for path in voc_shapes.rglob('*') if path.is_file()}
-    options = [
-        'train_cfg.max_iters=2',
-        'train_cfg.val_interval=2',
-        'train_dataloader.num_workers=0',
-    ]
-    options += ['train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0']
-    printed = tool(
-        'train.py', '--data', voc_shapes, '--minutes', '0.1', '--arch', 'nano', '--work-dir', 'own',
-        '--cfg-options', *options, 'default_hooks.checkpoint.interval=2',
-    )  # fmt: skip
+    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
+    options += ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
+    options += ['val_dataloader.num_workers=0', 'default_hooks.checkpoint.interval=2']
+    command = ['--data', str(voc_shapes), '--minutes', '1', '--arch', 'nano', '--work-dir', 'own']
+    assert main(['train', *command, '--cfg-options', *options]) == 0
+    printed = capsys.readouterr().out
     assert {path: path.read_bytes() for path in voc_shapes.rglob('*') if path.is_file()} == before
     own = tmp_path / 'own'
     assert (own / 'train/iter_2.pth').is_file() and (own / 'clusters/index.html').is_file()
-    assert len(list((own / 'pictures/vis').iterdir())) == 5
+    assert len(list((own / 'pictures/vis').iterdir())) == 2
     assert len(json.loads((own / 'annotations/val.json').read_text())['images']) == 5
-    assert 'reached on 5 validation images: box AP 0.' in printed
+    assert 'reached on 5 validation images: box AP 0.' in printed and 'star 0.' in printed
     assert '  mmpaca train ' in printed and 'give more --minutes' in printed
     (line,) = [line for line in printed.splitlines() if line.startswith('  mmpaca predict ')]
-    config, checkpoint = line.split('predict ')[1].removesuffix(' IMAGES').split("' ")
-    assert 'my shapes.py' in config and checkpoint == str(own / 'train/iter_2.pth')
-    assert Config.fromfile(own / 'my shapes.py').model.type == 'FasterRCNN'
+    config, checkpoint = str(own / 'my shapes.py'), str(own / 'train/iter_2.pth')
+    assert shlex.split(line)[2:] == [config, checkpoint, 'IMAGES']
+    assert Config.fromfile(config).model.type == 'FasterRCNN'
+
+
+def test_seconds(shapes, tmp_path, monkeypatch):
+    """A few steps of a tiny detector are measured, and logging is as before."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(own_data, 'measure_seconds', lambda config: (1.0, 0.1))
+    cfg = Config.fromfile(own_data.create_project(shapes, task='detect').config)
+    cfg.model.backbone.arch = dict(embed_dims=(8,) * 4, num_heads=(1,) * 4, mlp_ratios=(1,) * 4, depths=(1,) * 4)  # fmt: skip
+    cfg.model.neck.in_channels = [8] * 4
+    cfg.train_dataloader.batch_size = 1
+    iteration, image = measure_seconds(cfg)
+    assert image > 0 and 0 < iteration < 60
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 @pytest.mark.usefixtures('quick')
