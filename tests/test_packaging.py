@@ -132,7 +132,8 @@ def test_what_is_installed_with_it(built):
     assert names('fast-eval') - base == {'faster-coco-eval'}
     assert names('export') - base == {'onnx', 'onnxruntime', 'onnxscript'}
     assert names('mmseg') - base == {'mmsegmentation', 'ftfy', 'regex'}
-    extras = ('lite', 'mmpretrain', 'mmseg', 'fast-eval', 'export')
+    assert names('slice') - base == {'sahi'}
+    extras = ('lite', 'mmpretrain', 'mmseg', 'fast-eval', 'export', 'slice')
     assert names('all') == set().union(*map(names, extras)) and 'mmcv' not in names('all')
 
 

@@ -11,12 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .frames import count_frames, find_sources, read_frames
 from .inference import Predictor
 from .results import ResultWriter
+from .slicing import SlicedPredictor
 
 T = TypeVar('T')
 
 
 def predict_files(
-    predictor: Predictor,
+    predictor: Predictor | SlicedPredictor,
     inputs: Sequence[str | Path],
     out_dir: str | Path,
     *,
@@ -29,7 +30,7 @@ def predict_files(
     """Predict images and videos; memory does not grow with their number.
 
     Args:
-        predictor: the model.
+        predictor: the model, in whole images or in slices.
         inputs: image files, videos, folders and globs.
         out_dir: output folder, see :class:`~mmpaca.apis.results.ResultWriter`.
         score_thr: lowest score of a detection that is drawn; the JSON files contain all.

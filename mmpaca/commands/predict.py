@@ -36,9 +36,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         '--batch-size', metavar='N', type=options.at_least(1), default=1, help='images in a batch'
     )
     options.add_device(parser)
+    add_slice(parser)
     parser.add_argument('--no-save-vis', action='store_true', help='write no pictures')
     parser.add_argument('--no-save-pred', action='store_true', help='write no JSON files')
     options.add_cfg_options(parser)
+
+
+def add_slice(parser: argparse.ArgumentParser) -> None:
+    """Add ``--slice``."""
+    parser.add_argument(
+        '--slice',
+        metavar='PIXELS',
+        type=options.at_least(32),
+        help='detect in overlapping square slices of large images, and merge (needs sahi)',
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,13 +62,14 @@ def run(args: argparse.Namespace) -> int:
     from mmpaca.apis.frames import find_sources
     from mmpaca.apis.inference import Predictor
     from mmpaca.apis.prediction import predict_files
+    from mmpaca.apis.slicing import SlicedPredictor
 
     find_sources(args.inputs)  # before seconds pass
     config = read_config(args.config, args.cfg_options)
     checkpoint = find_checkpoint(args.checkpoint, find_config(args.config))
-    predictor = Predictor(config, checkpoint, find_device(args.device))
+    model = Predictor(config, checkpoint, find_device(args.device))
     done, broken = predict_files(
-        predictor,
+        model if args.slice is None else SlicedPredictor(model, args.slice),
         args.inputs,
         args.out_dir,
         score_thr=args.score_thr,

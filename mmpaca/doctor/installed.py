@@ -34,6 +34,7 @@ PROVIDERS = {
     ),
     'pycocotools': ('pycocotools',),
     'faster_coco_eval': ('faster-coco-eval',),
+    'sahi': ('sahi',),
     'onnx': ('onnx',),
     'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
     'onnxscript': ('onnxscript',),
