@@ -1,6 +1,7 @@
 """Box arithmetic on tensors of a batch, as mmdet's coders, prior generators and NMS compute it."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,9 +15,12 @@ _MAX_RATIO = abs(math.log(16 / 1000))  # wh_ratio_clip of mmdet's coders
 def image_limit(image: Tensor) -> Tensor:
     """Return width, height, width, height of images (B, C, H, W): the limits of their boxes."""
     height, width = image.shape[2:]
-    one = torch.ones(1, device=image.device)
-    w, h = one * torch.sym_float(width), one * torch.sym_float(height)
-    return torch.cat((w, h, w, h))
+    return numbers((width, height, width, height), image)
+
+
+def numbers(values: Sequence[int], like: Tensor) -> Tensor:
+    """Vector of sizes, which may be unknown while a graph is traced, with the type of a tensor."""
+    return torch.cat([like.new_ones(1) * torch.sym_float(value) for value in values])
 
 
 def decode_deltas(priors: Tensor, deltas: Tensor, coder: Any, limit: Tensor) -> Tensor:

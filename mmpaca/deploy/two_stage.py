@@ -110,14 +110,14 @@ class TwoStageDetector(nn.Module):
         roi_head, cfg = self.model.roi_head, self.model.roi_head.test_cfg
         heads, total = as_list(roi_head.bbox_head), None
         extractors = as_list(roi_head.bbox_roi_extractor)
-        for i, (head, extractor) in enumerate(zip(heads, extractors, strict=True)):
-            if i:
-                rois = refine(heads[i - 1], rois, logits, deltas, limit)
+        for head, extractor in zip(heads, extractors, strict=True):
             pooled, order = pool(extractor, feats[: extractor.num_inputs], rois)
             rois, place = rois[order], place[order]
             logits, deltas = head(pooled)
             deltas = deltas.unflatten(1, (-1, 4))  # (R, C or 1, 4)
             total = logits if total is None else total[order] + logits
+            if head is not heads[-1]:
+                rois = refine(head, rois, logits, deltas, limit)
         scores = (total / len(heads)).softmax(-1)[:, :-1]  # (R, C)
         scores = torch.where(scores > cfg.score_thr, scores, NO_CANDIDATE)
         boxes = decode_deltas(
