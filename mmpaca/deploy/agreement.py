@@ -4,14 +4,33 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-#: A detection agrees if another of its label has this IoU or more with it ...
-MIN_IOU = 0.99
-#: ... and a score that differs by this at most.
-MAX_SCORE_ERROR = 1e-3
-#: Share of PyTorch's detections that must agree.
-MIN_AGREEING = 0.999
 #: Lower scores are not compared.
 LOWEST_SCORE = 0.05
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much a file may differ from PyTorch.
+
+    Attributes:
+        iou: a detection agrees if another of its label has this IoU or more with it ...
+        score: ... and a score that differs by this at most.
+        agreeing: share of the detections, and of the pixels of masks, that must agree.
+        ap: largest difference of box and mask AP.
+    """
+
+    iou: float
+    score: float
+    agreeing: float
+    ap: float
+
+
+#: By precision. Detections of an 8-bit file are not comparable one by one, only its AP is.
+TOLERANCES = dict(
+    fp32=Tolerance(0.99, 1e-3, 0.999, 0.001),
+    fp16=Tolerance(0.9, 0.02, 0.98, 0.005),
+    int8=Tolerance(0.5, 0.25, 0.0, 0.01),
+)
 
 
 @dataclass
@@ -50,6 +69,7 @@ class Agreement:
         score_error: largest error of a score.
         mask_pixels: number of mask pixels, of matched detections.
         mask_errors: number of those that differ.
+        examples: descriptions of some detections without a counterpart.
     """
 
     images: int = 0
@@ -68,12 +88,12 @@ class Agreement:
             total[name] = max(pair) if name.endswith('_error') else pair[0] + pair[1]
         return Agreement(**total)
 
-    @property
-    def agrees(self) -> bool:
-        """Few enough detections, and pixels of masks, differ."""
+    def within(self, tolerance: Tolerance) -> bool:
+        """Return True if few enough detections and pixels of masks differ."""
+        allowed = 1 - tolerance.agreeing
         return (
-            self.unmatched <= (1 - MIN_AGREEING) * self.detections
-            and self.mask_errors <= (1 - MIN_AGREEING) * self.mask_pixels
+            self.unmatched <= allowed * self.detections
+            and self.mask_errors <= allowed * self.mask_pixels
         )
 
 
@@ -89,7 +109,12 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def compare(
-    expected: Detections, given: Detections, most: int, lowest_score: float, name: str = ''
+    expected: Detections,
+    given: Detections,
+    tolerance: Tolerance,
+    most: int,
+    lowest_score: float,
+    name: str = '',
 ) -> Agreement:
     """Match the detections of one image, one to one.
 
@@ -99,6 +124,7 @@ def compare(
     Args:
         expected: PyTorch's.
         given: the file's.
+        tolerance: what counts as a counterpart.
         most: largest number of detections of an image.
         lowest_score: score threshold of the model.
         name: name of the image, for examples of detections without a counterpart.
@@ -107,8 +133,8 @@ def compare(
     floors = []
     for found in (expected, given):
         last = found.scores[-1] if len(found) >= most else 0.0
-        floors.append(max(lowest_score, LOWEST_SCORE, last) + MAX_SCORE_ERROR)
-    pairs = _pairs(expected, given)
+        floors.append(max(lowest_score, LOWEST_SCORE, last) + tolerance.score)
+    pairs = _pairs(expected, given, tolerance)
     for side, (found, floor) in enumerate(zip((expected, given), floors[::-1], strict=True)):
         counted = found.scores > LOWEST_SCORE
         result.detections += int(counted.sum())
@@ -133,14 +159,14 @@ def compare(
     return result
 
 
-def _pairs(expected: Detections, given: Detections) -> list[tuple[int, int]]:
+def _pairs(expected: Detections, given: Detections, tolerance: Tolerance) -> list[tuple[int, int]]:
     """Indices of detections that agree, one to one; each takes its best counterpart."""
     iou = box_iou(expected.boxes, given.boxes)
     score_errors = np.abs(expected.scores[:, None] - given.scores[None])
     agree = (
         (expected.labels[:, None] == given.labels[None])
-        & (iou >= MIN_IOU)
-        & (score_errors <= MAX_SCORE_ERROR)
+        & (iou >= tolerance.iou)
+        & (score_errors <= tolerance.score)
     )
     free = np.ones(len(given), bool)
     pairs = []

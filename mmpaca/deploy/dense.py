@@ -3,10 +3,12 @@
 Source: ``mmdet/models/dense_heads/base_dense_head.py`` and ``rpn_head.py``.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .boxes import decode_deltas, decode_distances, image_limit, padded, priors_at, select, take
@@ -40,9 +42,19 @@ def per_prior(x: Tensor, channels: int) -> Tensor:
 
 
 def top(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Best values of (B, N) and their indices, at most a number; all, if that is not positive."""
+    """Best values of (B, N) and their indices: (B, number), filled with -inf and 0 if N is less.
+
+    A fixed number, and not the smaller of the two, keeps all later sizes known.
+
+    Args:
+        scores: (B, N).
+        number: all, if it is not positive.
+    """
     count = scores.shape[1]
-    return scores.topk(torch.sym_min(number, count) if number > 0 else count)
+    if number <= 0 or (isinstance(count, int) and count <= number):
+        return scores.topk(count)
+    values, index = F.pad(scores, (0, number), value=-math.inf).topk(number)
+    return values, torch.where(values > -math.inf, index, 0)
 
 
 def level_candidates(
@@ -71,14 +83,15 @@ def level_candidates(
     # The best pairs lie in the priors of the best pairs: most priors are dropped before sorting.
     best, prior_index = top(logits.amax(2), nms_pre)
     if head.num_classes > 1:
-        pairs = take(logits, prior_index).flatten(1)  # (B, K * C)
-        best, pair = top(pairs, nms_pre)
+        pairs = take(logits, prior_index)
+        pairs = torch.where(best[..., None] > -math.inf, pairs, -math.inf)
+        best, pair = top(pairs.flatten(1), nms_pre)  # of (B, K * C)
         label = pair % classes
         prior_index = prior_index.gather(1, pair // classes)
     else:
         label = torch.zeros_like(prior_index)
     scores = best.sigmoid() if head.use_sigmoid_cls else best
-    valid = scores > cfg.get('score_thr', NO_CANDIDATE)
+    valid = (scores > cfg.get('score_thr', NO_CANDIDATE)) & (best > -math.inf)
     if factor_map is not None:
         factors = per_prior(factor_map, 1)[..., 0]
         scores = scores * factors.gather(1, prior_index).sigmoid()

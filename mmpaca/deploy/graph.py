@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .classifier import Classifier
 from .dense import DenseDetector
 from .dino import DINODetector
+from .layout import put_channels_first
 from .rtmdet_ins import RTMDetIns
 from .two_stage import TwoStageDetector, as_list
 
@@ -35,7 +36,8 @@ def build_graph(model: Any) -> nn.Module:
         ValueError: a part of the model is not covered; the error names it.
     """
     graph = _graph_class(model)
-    return graph(fold_batch_norms(copy.deepcopy(model).eval())).eval()
+    model = put_channels_first(fold_batch_norms(copy.deepcopy(model).eval()))
+    return graph(model).eval()
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:

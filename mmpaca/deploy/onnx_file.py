@@ -15,23 +15,24 @@ from .preprocessing import write_mask_resizing, write_preprocessing
 
 #: Gelu and LayerNormalization are single nodes from here on.
 OPSET = 20
-_AXES = {0: 'batch', 2: 'height', 3: 'width'}
+# The picture has other sizes than the network's input, and so other names.
+_AXES = {0: 'batch', 2: 'input_height', 3: 'input_width'}
 # Sizes that no stride divides and no two of which are equal: nothing in them is a special case.
 _TRACED = (2, 3, 103, 167)
 
 
 def trace(graph: nn.Module, size: tuple[int, int] | None = None) -> ExportedProgram:
-    """Trace a graph for any batch size, height and width.
+    """Trace a graph for any batch size, and any height and width unless they are fixed.
 
     Args:
         graph: result of :func:`mmpaca.deploy.build_graph`.
-        size: height and width to trace at; None for a size that is no special case.
+        size: height and width, if they are fixed; None for any.
 
     Raises:
         torch._dynamo.exc.UserError: PyTorch cannot trace it with these axes free.
     """
     image = torch.rand(*_TRACED[:2], *(size or _TRACED[2:])) * 255
-    axes = dict.fromkeys(_AXES, Dim.DYNAMIC)
+    axes = dict.fromkeys([0] if size else _AXES, Dim.DYNAMIC)
     with torch.no_grad():
         return torch.export.export(
             graph, (image, torch.ones(4)), dynamic_shapes=(axes, None), strict=False

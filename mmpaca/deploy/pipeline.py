@@ -74,6 +74,17 @@ def read_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> list[Step]:
     return steps
 
 
+def fixed_size(steps: Sequence[Step]) -> tuple[int, int] | None:
+    """Return height and width of the network's input, if they are the same for all images."""
+    size = None
+    for step in steps:
+        if isinstance(step, Resize):
+            size = step.scale if step.rule == 'exact' else None
+        else:
+            size = step.size
+    return size and (size[1], size[0])
+
+
 def _resize(transform: Mapping[str, Any]) -> Resize:
     scale = transform.get('scale')
     if scale is None or 'scale_factor' in transform:

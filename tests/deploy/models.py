@@ -1,5 +1,7 @@
 """Small models with a real neck and heads, whose random weights detect something."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
@@ -15,14 +17,13 @@ PACA = dict(
     ),
     num_clusters=(6, 6, 0, 0),
 )
-RESNET = dict(
-    type='ResNet', depth=50, base_channels=4, stem_channels=4, norm_cfg=dict(type='BN')
-)
+RESNET = dict(type='ResNet', depth=50, base_channels=4, stem_channels=4, norm_cfg=dict(type='BN'))
 SWIN = dict(
     type='SwinTransformer', embed_dims=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=7
 )
 CHANNELS = {'PaCaViT': [8, 8, 8, 8], 'ResNet': [16, 32, 64, 128], 'SwinTransformer': [4, 8, 16, 32]}
 WIDTH = 8
+CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
 _HEAD = dict(in_channels=WIDTH, feat_channels=WIDTH, num_classes=5)
 _DENSE = dict(bbox_head=dict(_HEAD, stacked_convs=1))
 _BOX = dict(
@@ -94,7 +95,6 @@ def detector_config(name: str, backbone: dict = PACA) -> Config:
         part = changes.pop('roi_head')
         for stage in model.roi_head.bbox_head:
             stage.update(part['bbox_head'])
-        model.roi_head.merge_from_dict if False else None
         for key in ('bbox_roi_extractor', 'mask_roi_extractor', 'mask_head'):
             model.roi_head[key].update(part[key])
     merged = Config(dict(model=model))
@@ -108,14 +108,13 @@ def detector_config(name: str, backbone: dict = PACA) -> Config:
         model.neck.num_csp_blocks = 1
     if name == 'dino':
         model.neck.num_outs = 3
-    for part in ('bbox_head',):
-        if name == 'fcos' or name == 'atss':
-            model[part].norm_cfg = dict(type='GN', num_groups=2)
+    if name in ('fcos', 'atss'):
+        model.bbox_head.norm_cfg = dict(type='GN', num_groups=2)
     cfg.model = model
     return cfg
 
 
-def build(cfg: Config, **sizes):
+def build(cfg: Config):
     """A detector with random weights that detects something."""
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -123,6 +122,23 @@ def build(cfg: Config, **sizes):
         if hasattr(model, 'level_embed'):
             torch.nn.init.normal_(model.level_embed)
     return spread(model, lambda: predict(model, pictures(2, 96, 128)))
+
+
+def save(cfg: Config, model, folder) -> tuple[Path, Path]:
+    """Config file with a small test scale, and checkpoint."""
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    square = any(transform['type'] == 'Pad' for transform in pipeline)
+    for transform in pipeline:
+        if transform['type'] == 'Resize':
+            transform['scale'] = (128, 128 if square else 96)
+        if transform['type'] == 'Pad':
+            transform['size'] = (128, 128)
+    cfg.test_dataloader.dataset.metainfo = dict(classes=CLASSES)
+    config, checkpoint = folder / 'model.py', folder / 'model.pth'
+    cfg.dump(config)
+    meta = dict(dataset_meta=dict(classes=CLASSES))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), checkpoint)
+    return config, checkpoint
 
 
 def pictures(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
