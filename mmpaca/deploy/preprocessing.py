@@ -73,8 +73,7 @@ def write_preprocessing(steps: Sequence[Step], opset: int, ir_version: int) -> A
         'preprocessing (uint8[batch, height, width, 3] picture)'
         ' => (float[batch, 3, input_height, input_width] input, float[4] scale,'
         ' double[2] ratio, int64[2] picture_size)\n'
-        '<int64[1] one = {1}, int64[1] three = {3},'
-        ' int64[2] wh = {1, 0}>\n'
+        '<int64[2] wh = {1, 0}>\n'
         f'{{\n{body}\n}}'
     )
 
@@ -127,20 +126,35 @@ def _resize(step: Resize, before: str, after: str, new: str) -> list[str]:
     lines = [f'{new}old = Shape <start = 1, end = 3> ({before})', *_new_size(step, new)]
     if (step.backend, step.interpolation) == ('cv2', 'bilinear'):
         return lines + _bilinear(before, after, new)
-    mode = _MODES[step.backend, step.interpolation]
-    return lines + [
+    lines += [
         f'{new}planes = Transpose <perm = [0, 3, 1, 2]> ({before})',
-        f'{new}float = Cast <to = {_FLOAT}> ({new}planes)',
-        f'{new}front = Shape <start = 0, end = 2> ({new}float)',
-        f'{new}sizes = Concat <axis = 0> ({new}front, {new}size)',
-        f'{new}smooth = Resize <{mode}, coordinate_transformation_mode = "half_pixel">'
-        f' ({new}float, , , {new}sizes)',
-        f'{new}round = Round ({new}smooth)',
+        f'{new}grey0 = Cast <to = {_FLOAT}> ({new}planes)',
+        f'{new}front = Shape <start = 0, end = 2> ({new}planes)',
         f'{new}low = Constant <value_float = 0.0> ()',
         f'{new}high = Constant <value_float = 255.0> ()',
-        f'{new}range = Clip ({new}round, {new}low, {new}high)',
-        f'{new}grey = Cast <to = {_UINT8}> ({new}range)',
-        f'{after} = Transpose <perm = [0, 2, 3, 1]> ({new}grey)',
+    ]
+    passes = [f'{new}size']
+    if step.backend == 'pillow':  # columns first, rounded to 8 bits
+        lines += [
+            _constant('int64', f'{new}y', 0),
+            _constant('int64', f'{new}x', 1),
+            f'{new}old_h = Gather <axis = 0> ({new}old, {new}y)',
+            f'{new}new_w = Gather <axis = 0> ({new}size, {new}x)',
+            f'{new}wide = Concat <axis = 0> ({new}old_h, {new}new_w)',
+        ]
+        passes.insert(0, f'{new}wide')
+    mode = _MODES[step.backend, step.interpolation]
+    for i, size in enumerate(passes):
+        lines += [
+            f'{new}sizes{i} = Concat <axis = 0> ({new}front, {size})',
+            f'{new}smooth{i} = Resize <{mode}, coordinate_transformation_mode = "half_pixel">'
+            f' ({new}grey{i}, , , {new}sizes{i})',
+            f'{new}round{i} = Round ({new}smooth{i})',
+            f'{new}grey{i + 1} = Clip ({new}round{i}, {new}low, {new}high)',
+        ]
+    return lines + [
+        f'{new}bytes = Cast <to = {_UINT8}> ({new}grey{len(passes)})',
+        f'{after} = Transpose <perm = [0, 2, 3, 1]> ({new}bytes)',
     ]
 
 

@@ -7,8 +7,10 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS, DefaultScope
 from spread import spread
+from torch import nn
 
 PACA = dict(
     type='PaCaViT',
@@ -21,18 +23,26 @@ RESNET = dict(type='ResNet', depth=50, base_channels=4, stem_channels=4, norm_cf
 SWIN = dict(
     type='SwinTransformer', embed_dims=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=7
 )
-CHANNELS = {'PaCaViT': [8, 8, 8, 8], 'ResNet': [16, 32, 64, 128], 'SwinTransformer': [4, 8, 16, 32]}
+CONV = dict(type='ConvStages')  # traced in a second
+CHANNELS = {
+    'ConvStages': [8, 8, 8, 8],
+    'PaCaViT': [8, 8, 8, 8],
+    'ResNet': [16, 32, 64, 128],
+    'SwinTransformer': [4, 8, 16, 32],
+}
 WIDTH = 8
-CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
-_HEAD = dict(in_channels=WIDTH, feat_channels=WIDTH, num_classes=5)
+CLASSES = ('circle', 'square', 'triangle', 'star')
+_HEAD = dict(in_channels=WIDTH, feat_channels=WIDTH, num_classes=len(CLASSES))
 _DENSE = dict(bbox_head=dict(_HEAD, stacked_convs=1))
 _BOX = dict(
     bbox_roi_extractor=dict(out_channels=WIDTH),
-    bbox_head=dict(in_channels=WIDTH, fc_out_channels=16, num_classes=5),
+    bbox_head=dict(in_channels=WIDTH, fc_out_channels=16, num_classes=len(CLASSES)),
 )
 _MASK = dict(
     mask_roi_extractor=dict(out_channels=WIDTH),
-    mask_head=dict(in_channels=WIDTH, conv_out_channels=WIDTH, num_convs=1, num_classes=5),
+    mask_head=dict(
+        in_channels=WIDTH, conv_out_channels=WIDTH, num_convs=1, num_classes=len(CLASSES)
+    ),
 )
 _RPN = dict(rpn_head=dict(in_channels=WIDTH, feat_channels=WIDTH))
 _FEWER = dict(test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=60)))
@@ -75,11 +85,30 @@ DETECTORS = dict(
                     ffn_cfg=_FFN,
                 ),
             ),
-            bbox_head=dict(num_classes=5),
+            bbox_head=dict(num_classes=len(CLASSES)),
             test_cfg=dict(max_per_img=20),
         ),
     ),
 )
+
+
+@MODELS.register_module(force=True)
+class ConvStages(BaseModule):
+    """A convolution per stage, of strides 4, 8, 16, 32."""
+
+    def __init__(self, out_indices=(0, 1, 2, 3), init_cfg=None):
+        super().__init__()
+        self.out_indices = out_indices
+        self.stages = nn.ModuleList(
+            nn.Conv2d(8 if i else 3, 8, 3, stride=2 if i else 4, padding=1) for i in range(4)
+        )
+
+    def forward(self, x):
+        outs = []
+        for stage in self.stages:
+            x = stage(x).relu()
+            outs.append(x)
+        return tuple(outs[i] for i in self.out_indices)
 
 
 def detector_config(name: str, backbone: dict = PACA) -> Config:
@@ -124,7 +153,7 @@ def build(cfg: Config):
     return spread(model, lambda: predict(model, pictures(2, 96, 128)))
 
 
-def save(cfg: Config, model, folder) -> tuple[Path, Path]:
+def save(cfg: Config, model, folder, data='nowhere') -> tuple[Path, Path]:
     """Config file with a small test scale, and checkpoint."""
     pipeline = cfg.test_dataloader.dataset.pipeline
     square = any(transform['type'] == 'Pad' for transform in pipeline)
@@ -133,7 +162,9 @@ def save(cfg: Config, model, folder) -> tuple[Path, Path]:
             transform['scale'] = (128, 128 if square else 96)
         if transform['type'] == 'Pad':
             transform['size'] = (128, 128)
-    cfg.test_dataloader.dataset.metainfo = dict(classes=CLASSES)
+    cfg.test_dataloader.dataset.update(
+        metainfo=dict(classes=CLASSES), data_root=f'{data}/', data_prefix=dict(img='val/')
+    )
     config, checkpoint = folder / 'model.py', folder / 'model.pth'
     cfg.dump(config)
     meta = dict(dataset_meta=dict(classes=CLASSES))
