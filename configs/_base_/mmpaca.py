@@ -15,6 +15,9 @@ mmpaca_default_hooks = dict(
     # layers that depend on the number of classes are re-initialised. strict=False loads what
     # matches.
     strict_load=dict(type='mmpaca.StrictLoadHook', strict=True),
+    # A checkpoint whose content does not match the run is not resumed from. What the config
+    # changes (lr, schedule, ...) is listed: the checkpoint's values continue.
+    resume_check=dict(type='mmpaca.ResumeCheckHook'),
     # A resumed run continues exactly where it stopped.
     exact_resume=dict(type='mmpaca.ExactResumeHook'),
     # Skips optimizer steps with NaN or infinite gradients; stops after more than max_skips.

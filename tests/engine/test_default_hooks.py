@@ -14,6 +14,7 @@ OURS = {
     'ClusterRecordHook',
     'ConfigCheckHook',
     'ExactResumeHook',
+    'ResumeCheckHook',
     'StrictLoadHook',
 }
 

@@ -135,7 +135,12 @@ def runner(
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05)),
         param_scheduler=dict(type='CosineAnnealingLR', T_max=30, by_epoch=False),
         default_hooks=dict(checkpoint={**hook, **(checkpoint or {})}),
-        custom_hooks=[dict(type='mmpaca.ExactResumeHook'), dict(type='EMAHook'), *hooks],
+        custom_hooks=[
+            dict(type='mmpaca.ResumeCheckHook'),
+            dict(type='mmpaca.ExactResumeHook'),
+            dict(type='EMAHook'),
+            *hooks,
+        ],
         resume=resume,
         log_level='WARNING',
         randomness=dict(seed=seed),

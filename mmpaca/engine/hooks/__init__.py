@@ -6,6 +6,7 @@ from .checkpoint_hook import AtomicCheckpointHook
 from .cluster_record_hook import ClusterRecordHook
 from .cluster_visualization_hook import ClusterVisualizationHook
 from .config_check_hook import ConfigCheckHook
+from .resume_check_hook import ResumeCheckHook
 from .resume_hook import ExactResumeHook
 from .strict_load_hook import StrictLoadHook
 
@@ -17,5 +18,6 @@ __all__ = [
     'ClusterVisualizationHook',
     'ConfigCheckHook',
     'ExactResumeHook',
+    'ResumeCheckHook',
     'StrictLoadHook',
 ]
