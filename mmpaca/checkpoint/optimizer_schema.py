@@ -107,7 +107,7 @@ def _check_group(group: Any, ours: Mapping, entry: str, optimizer: str) -> list[
     lacking = ours.keys() - group.keys() - _SWITCHES
     scheduled = {key for key in group if key.startswith('initial_')}
     others = group.keys() - ours.keys() - _SWITCHES - scheduled
-    if {key for key in lacking if not key.startswith('initial_')} or others:
+    if lacking or others:
         names = ', '.join(sorted(lacking | others)[:3])
         raise SchemaError(
             entry,
@@ -390,10 +390,12 @@ def _check_last_values(
     """The optimizer has the values that one of its schedulers set last."""
     states = [state for state in states if state['param_name'] == name]
     for number, group in enumerate(groups):
-        for key, kind in ((name, '_last_value'), (f'initial_{name}', 'base_values')):
-            known = {float(state[kind][number]) for state in states}
-            if key in group and float(group[key]) not in known:
+        lasts = {float(state['_last_value'][number]) for state in states}
+        bases = {float(state['base_values'][number]) for state in states}
+        for key, known in ((name, lasts), (f'initial_{name}', bases)):
+            one = key == name or len(known) == 1
+            if key in group and not (one and float(group[key]) in known):
                 raise SchemaError(
                     f'optimizer.param_groups[{number}].{key}',
-                    f'is {group[key]:g}, in {entry} {" or ".join(map(str, sorted(known)))}',
+                    f'is {group[key]:g}, in {entry} {" and ".join(map(str, sorted(known)))}',
                 )

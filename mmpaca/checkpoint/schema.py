@@ -129,6 +129,19 @@ def check_keys(value: Mapping, like: Mapping, entry: str) -> None:
             raise SchemaError(entry, f'{kind} {listed}{unknown}')
 
 
+def nonfinite_tensors(state: Any, entry: str = '') -> list[str]:
+    """Names of the tensors with NaN or infinite values in nested dicts and lists."""
+    if isinstance(state, Tensor):
+        return [entry] if nonfinite_share(state) else []
+    if isinstance(state, Mapping):
+        parts = [(f'{entry}.{key}' if entry else str(key), part) for key, part in state.items()]
+    elif isinstance(state, list | tuple):
+        parts = [(f'{entry}[{number}]', part) for number, part in enumerate(state)]
+    else:
+        return []
+    return [name for key, part in parts for name in nonfinite_tensors(part, key)]
+
+
 def check_tensors(value: Any, like: Mapping[str, Any], entry: str, owner: str) -> None:
     """Weights of the same names, shapes and types as the run's."""
     check_mapping(value, entry)
@@ -185,8 +198,9 @@ def check_message_hub(checkpoint: Mapping, meta: Mapping) -> None:
         require(bool((counts >= 0).all()), f'the counts of {entry}', counts, 'numbers >= 0')
     for name, value in hub['resumed_keys'].items():
         require(type(value) is bool, f'message_hub.resumed_keys.{name}', value, 'a bool')
-        if name not in hub['log_scalars'] and name not in hub['runtime_info']:
-            raise SchemaError(f'message_hub.resumed_keys.{name}', 'is of no value in message_hub')
+        if value != (name in hub['log_scalars'] or name in hub['runtime_info']):
+            there = 'has no value' if value else 'is False and has a value'
+            raise SchemaError(f'message_hub.resumed_keys.{name}', f'{there} in message_hub')
     _check_runtime_info(hub['runtime_info'], meta)
 
 
