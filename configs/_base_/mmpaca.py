@@ -21,6 +21,9 @@ mmpaca_default_hooks = dict(
     strict_load=dict(type='mmpaca.StrictLoadHook', strict=True),
     # Saves and exits after SIGTERM, SIGUSR1 or Ctrl-C. Before exact_resume, which may validate.
     preemption=dict(type='mmpaca.PreemptionHook'),
+    # A checkpoint whose content does not match the run is not resumed from. What the config
+    # changes (lr, schedule, ...) is listed: the checkpoint's values continue.
+    resume_check=dict(type='mmpaca.ResumeCheckHook'),
     # A resumed run continues exactly where it stopped.
     exact_resume=dict(type='mmpaca.ExactResumeHook'),
     # Skips optimizer steps with NaN or infinite gradients; stops after more than max_skips.

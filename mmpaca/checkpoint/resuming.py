@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from .saving import DIGEST, read_digest, sha256_of
+from .schema import ResumeError
+
 _NEEDED = ('meta', 'state_dict', 'message_hub')  # by Runner.resume
 _MAX_PATH = 4096
 
@@ -73,6 +76,35 @@ def newest_whole_checkpoint(
             return path, skipped
         skipped.append(fault)
     return None, skipped
+
+
+def check_digest(folder: str | os.PathLike, path: str) -> str | None:
+    """Compare a checkpoint with the SHA-256 that was recorded when it was saved.
+
+    Args:
+        folder: has ``last_checkpoint.sha256``, which may be of another checkpoint or missing.
+        path: checkpoint.
+
+    Returns:
+        A warning if the record is ignored.
+
+    Raises:
+        ResumeError: the digests differ: the file was changed or replaced since.
+    """
+    try:
+        recorded = read_digest(folder)
+    except (OSError, ValueError) as error:
+        return f'the SHA-256 of {path} is not checked: {error}'
+    if recorded is None or recorded[1] != os.path.basename(path) or not os.path.isfile(path):
+        return None
+    found = sha256_of(path)
+    if found != recorded[0]:
+        raise ResumeError(
+            f'cannot resume {path}: its SHA-256 is {found}, {os.path.join(folder, DIGEST)} has '
+            f'{recorded[0]}. The file was changed after it was saved; to resume from it all the '
+            f'same, delete {DIGEST}'
+        )
+    return None
 
 
 def _in_folders(folders: list[str], last: str) -> str | None:

@@ -5,13 +5,17 @@ checkpoint under its final name.
 """
 
 import contextlib
+import hashlib
 import os
+import re
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
 ATOMIC_BACKEND = 'mmpaca_atomic'
 _TEMPORARY = '.part'
+DIGEST = 'last_checkpoint.sha256'
+_PART, _MAX_DIGEST = 2**20, 2**13
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
@@ -50,6 +54,47 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
             path,
         ) from error
     _sync_folder(folder)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while part := file.read(_PART):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def record_digest(folder: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Write ``last_checkpoint.sha256``: the digest of a checkpoint in the format of sha256sum.
+
+    mmengine reads the whole of ``last_checkpoint`` as a path, so it has a file of its own.
+
+    Args:
+        folder: work directory.
+        path: checkpoint, named relative to it: ``sha256sum -c last_checkpoint.sha256`` checks it.
+    """
+    name = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    write_atomically(Path(folder, DIGEST), f'{sha256_of(path)}  {name}\n'.encode())
+
+
+def read_digest(folder: str | os.PathLike) -> tuple[str, str] | None:
+    """Read ``last_checkpoint.sha256``: digest and file name without folder; None if there is none.
+
+    Raises:
+        ValueError: it is not in the format of sha256sum.
+    """
+    path = os.path.join(folder, DIGEST)
+    if not os.path.lexists(path):
+        return None
+    content = b''
+    if os.path.isfile(path):  # opening a FIFO would wait for ever
+        with open(path, 'rb') as file:
+            content = file.read(_MAX_DIGEST)
+    match = re.fullmatch(rb'([0-9a-f]{64}) [ *]([^\n\0]+)\n?', content)
+    if match is None:
+        raise ValueError(f'{path} is not in the format of sha256sum')
+    return match[1].decode(), os.path.basename(os.fsdecode(match[2]))
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:

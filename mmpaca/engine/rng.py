@@ -1,8 +1,10 @@
 """Save, restore and seed all random number generators used in training."""
 
 import contextlib
+import math
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +39,38 @@ def set_rng_state(state: dict) -> None:
         if isinstance(here, list):  # older checkpoints store all visible devices
             here = here[min(torch.cuda.current_device(), len(here) - 1)]
         torch.cuda.set_rng_state(here.cpu())
+
+
+def try_rng_state(name: str, state: Any) -> None:
+    """Set one of the states from :func:`get_rng_state` in a generator that nobody uses.
+
+    Args:
+        name: ``'python'``, ``'numpy'``, ``'torch'`` or ``'cuda'``.
+        state: from a checkpoint.
+
+    Raises:
+        Exception: it is not a state, see the generators.
+    """
+    if name == 'python':
+        if any(type(number) is not int for number in state[1]):
+            raise ValueError('it is not of integers')
+        random.Random().setstate(state)
+    elif name == 'numpy':
+        keys, position, has_gauss, gauss = state
+        if keys.dtype != torch.int64 or keys.min() < 0 or keys.max() >= 2**32:
+            raise ValueError('its keys are not 32-bit integers')
+        if type(position) is not int or not 0 <= position <= 624 or type(has_gauss) is not int:
+            raise ValueError(f'position {position}, has_gauss {has_gauss}')
+        if not math.isfinite(gauss):
+            raise ValueError(f'gauss {gauss}')
+        values = keys.cpu().numpy().astype(np.uint32)
+        np.random.RandomState().set_state(('MT19937', values, position, has_gauss, gauss))
+    elif name == 'torch':
+        torch.Generator().set_state(state.cpu())
+    else:
+        for part in state if isinstance(state, list) else [state]:
+            if part.dtype != torch.uint8 or part.numel() != 16:  # seed and offset
+                raise ValueError('it is not 16 bytes')
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ OURS = {
     'ConfigCheckHook',
     'ExactResumeHook',
     'PreemptionHook',
+    'ResumeCheckHook',
     'StrictLoadHook',
     'TolerantOutputHook',
     'WorkDirLockHook',

@@ -139,6 +139,7 @@ def runner(
         custom_hooks=[
             dict(type='mmpaca.WorkDirLockHook'),
             dict(type='mmpaca.PreemptionHook'),
+            dict(type='mmpaca.ResumeCheckHook'),
             dict(type='mmpaca.ExactResumeHook', elastic=elastic),
             dict(type='EMAHook'),
             *hooks,

@@ -3,6 +3,9 @@
 Mutates bytes, opcodes and records of checkpoints in torch's two formats, of safetensors files and
 of configuration texts. Each file is loaded in a child process; a crash, a hang, another error or
 too much memory is printed, the file is kept, and the script ends with status 1.
+
+``--mode resume`` mutates the content of a training checkpoint and resumes from it, see
+fuzz_resume.py.
 """
 
 import argparse
@@ -23,6 +26,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import fuzz_resume
 import numpy as np
 import safetensors.torch
 import torch
@@ -159,19 +163,28 @@ def finding(seed: int, folder: Path) -> str | None:
     return None
 
 
-def _work(seeds: range, place: 'multiprocessing.sharedctypes.Synchronized', folder: Path) -> None:
+def _work(
+    seeds: range, place: 'multiprocessing.sharedctypes.Synchronized', folder: Path, mode: str
+) -> None:
     warnings.simplefilter('ignore')
+    if mode == 'resume':
+        fuzz_resume.quicken()
+        fuzzer = fuzz_resume.Fuzzer(folder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for seed in seeds:
         place.value = seed
         signal.alarm(30)  # ends a hang
-        fault = finding(seed, folder)
+        fault = fuzzer.finding(seed) if mode == 'resume' else finding(seed, folder)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         if fault is None and grown > 300:
             fault = f'{grown:.0f} MiB of memory'
         if fault:
             print(f'seed {seed}: {fault}', flush=True)
             sys.exit(1)
+    if mode == 'resume':
+        print(
+            ', '.join(f'{key} {count}' for key, count in sorted(fuzzer.counts.items())), flush=True
+        )
 
 
 def main() -> None:
@@ -180,6 +193,12 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=60, help='duration (default: 60)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the first file (default: 0)')
     parser.add_argument('--batch', type=int, default=200, help='files per process (default: 200)')
+    parser.add_argument(
+        '--mode',
+        choices=('files', 'resume'),
+        default='files',
+        help='load files, or resume a run from them (default: files)',
+    )
     args = parser.parse_args()
     context = multiprocessing.get_context('fork')
     place = context.Value('q', 0)
@@ -188,14 +207,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         while time.monotonic() < end:
             seeds = range(seed, seed + args.batch)
-            process = context.Process(target=_work, args=(seeds, place, Path(folder)))
+            process = context.Process(target=_work, args=(seeds, place, Path(folder), args.mode))
             process.start()
             process.join()
             seed = seeds.stop
             if process.exitcode:
                 seed = place.value + 1
                 failures += 1
-                for file in Path(folder).iterdir():
+                for file in filter(Path.is_file, Path(folder).iterdir()):
                     kept = shutil.copy(file, f'seed{place.value}{file.suffix}')
                     print(f'seed {place.value}: exit status {process.exitcode}, see {kept}')
     print(f'{seed - args.seed} files, {failures} failures')

@@ -7,6 +7,7 @@ from .cluster_record_hook import ClusterRecordHook
 from .cluster_visualization_hook import ClusterVisualizationHook
 from .config_check_hook import ConfigCheckHook
 from .preemption_hook import PreemptionHook
+from .resume_check_hook import ResumeCheckHook
 from .resume_hook import ExactResumeHook
 from .seg_label_check_hook import SegLabelCheckHook
 from .strict_load_hook import StrictLoadHook
@@ -21,8 +22,9 @@ __all__ = [
     'ClusterVisualizationHook',
     'ConfigCheckHook',
     'ExactResumeHook',
-    'SegLabelCheckHook',
     'PreemptionHook',
+    'ResumeCheckHook',
+    'SegLabelCheckHook',
     'StrictLoadHook',
     'TolerantOutputHook',
     'WorkDirLockHook',

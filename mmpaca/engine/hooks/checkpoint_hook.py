@@ -1,22 +1,37 @@
 """CheckpointHook with crash-safe writes and resume."""
 
+import contextlib
 import hashlib
 import io
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process, master_only
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process, master_only
 from mmengine.fileio import BaseStorageBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmpaca.checkpoint.resuming import newest_whole_checkpoint, read_last_checkpoint
-from mmpaca.checkpoint.saving import ATOMIC_BACKEND, remove_leftovers, write_atomically
+from mmpaca.checkpoint.resuming import (
+    check_digest,
+    newest_whole_checkpoint,
+    read_last_checkpoint,
+)
+from mmpaca.checkpoint.saving import (
+    ATOMIC_BACKEND,
+    DIGEST,
+    read_digest,
+    record_digest,
+    remove_leftovers,
+    write_atomically,
+)
+from mmpaca.checkpoint.schema import ResumeError, nonfinite_tensors
+from mmpaca.engine.wrappers import unwrapped
 from mmpaca.registry import HOOKS
 
 #: Name of a checkpoint that is saved out of turn.
@@ -41,7 +56,7 @@ class _LateRemoval:
 class AtomicCheckpointHook(MMEngineCheckpointHook):
     """Crash-safe checkpoint hook.
 
-    It takes the arguments of mmengine's CheckpointHook and differs in three points:
+    It takes the arguments of mmengine's CheckpointHook and differs in these points:
 
     - Checkpoints, published checkpoints and ``last_checkpoint`` are written atomically on local
       disks. Other ``backend_args`` are used unchanged.
@@ -49,6 +64,10 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
       file is complete. The disk needs space for one more file.
     - With ``resume=True`` and no ``load_from``, ``last_checkpoint`` is set to the newest valid
       checkpoint before the Runner reads it. Broken checkpoints are named in a warning.
+    - ``last_checkpoint.sha256`` has the SHA-256 of the file that ``last_checkpoint`` names, in the
+      format of sha256sum. It is compared before resuming.
+    - NaN or infinite weights, buffers or optimizer states are not saved: training stops with their
+      names, and the last checkpoint stays.
 
     Before a regular save (not that of ``save_best``) it calls ``before_checkpoint(runner)`` of all
     hooks that define it, on every rank.
@@ -62,8 +81,12 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
 
         Raises:
             RuntimeError: There are checkpoints, but all of them are broken.
+            ResumeError: The checkpoint was changed after it was saved.
         """
-        if not runner.cfg.get('resume') or runner.cfg.get('load_from') or not self._is_local():
+        if not runner.cfg.get('resume') or not self._is_local():
+            return
+        if file := runner.cfg.get('load_from'):
+            self._warn(runner, check_digest(os.path.dirname(file), file))
             return
         choice: list[str | None] = [None, None]  # the file, the error
         if is_main_process():
@@ -71,7 +94,7 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         broadcast_object_list(choice)
         path, error = choice
         if error:
-            raise RuntimeError(error)
+            raise ResumeError(error)
         if path is not None and find_latest_checkpoint(runner.work_dir) != path:
             raise RuntimeError(
                 f'rank 0 resumes from {path}, but {runner.work_dir}/last_checkpoint on this '
@@ -98,12 +121,23 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
             )
         for fault in skipped:
             runner.logger.warning(f'skipped broken checkpoint: {fault}')
+        if path is not None:
+            try:
+                self._warn(runner, check_digest(runner.work_dir, path))
+            except ResumeError as error:  # raised on every rank
+                return [None, str(error)]
         if path is not None and path != last:
             write_atomically(Path(runner.work_dir, 'last_checkpoint'), path.encode())
         return [path, None]
 
+    def _warn(self, runner: Runner, fault: str | None) -> None:
+        if fault and is_main_process():
+            runner.logger.warning(fault)
+
     def before_train(self, runner: Runner) -> None:
         """Set up as mmengine does, then delete leftovers of an interrupted save."""
+        # Of a new model: what is infinite by design, e.g. a mask.
+        self._nonfinite = set(nonfinite_tensors(unwrapped(runner.model).state_dict()))
         if self._is_local():
             self.backend_args = dict(backend=ATOMIC_BACKEND)
         super().before_train(runner)
@@ -111,13 +145,56 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         hub = runner.message_hub
         # A resumed run treats the loaded checkpoint as its own last save.
         self.last_ckpt = hub.runtime_info.get('last_ckpt')
+        self._move_best()
         if is_main_process():
-            # Names, not paths: the folder may have been moved or copied.
             for name in hub.runtime_info.get('replaced_ckpts', []):
-                self.file_backend.remove(self.file_backend.join_path(self.out_dir, name))
+                if path := self._own_file(name):
+                    self.file_backend.remove(path)
             self._remove_replaced()
             if self._is_local():
                 remove_leftovers(self.out_dir)
+
+    def _own_file(self, path: str) -> str | None:
+        """The checkpoint of that name in this run's folder; None if it is no name of one.
+
+        The folder may have been moved or copied, and the content of a checkpoint must not decide
+        which other files are deleted.
+        """
+        name = os.path.basename(path)
+        pattern = r'\d+'.join(map(re.escape, self.filename_tmpl.split('{}')))
+        if not re.fullmatch(rf'(best_[^/]+_)?{pattern}', name):
+            return None
+        return self.file_backend.join_path(self.out_dir, name)
+
+    def _move_best(self) -> None:
+        """Look for the best checkpoints in this run's folder."""
+        if path := getattr(self, 'best_ckpt_path', None):
+            self.best_ckpt_path = self._own_file(path)
+        for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            if path:
+                self.best_ckpt_path_dict[key] = self._own_file(path)
+
+    def _refuse_nonfinite(self, runner: Runner) -> None:
+        """Stop rather than replace a good checkpoint by one with NaN, on every rank.
+
+        Raises:
+            FloatingPointError: Names the tensors and the last checkpoint.
+        """
+        names = nonfinite_tensors(unwrapped(runner.model).state_dict())
+        names = [name for name in names if name not in self._nonfinite]
+        names += nonfinite_tensors(runner.optim_wrapper.state_dict(), 'optimizer')
+        found = [name for part in all_gather_object(names) for name in part]
+        if not found:
+            return
+        found = list(dict.fromkeys(found))
+        more = f' and {len(found) - 5} more' if len(found) > 5 else ''
+        raise FloatingPointError(
+            f'not saved at iteration {runner.iter}: NaN or infinite values in '
+            f'{", ".join(found[:5])}{more}. The last checkpoint is '
+            f'{self.last_ckpt or "none: no checkpoint was saved before"}. Resume from it with a '
+            'lower learning rate, or clip gradients with '
+            'optim_wrapper.clip_grad=dict(max_norm=...)'
+        )
 
     def _is_local(self) -> bool:
         return self.file_client_args is None and (
@@ -126,10 +203,13 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         )
 
     def _save_checkpoint(self, runner: Runner) -> None:
+        self._refuse_nonfinite(runner)
         super()._save_checkpoint(runner)
         self._remove_replaced()
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if self.save_best:
+            self._refuse_nonfinite(runner)
         super()._save_best_checkpoint(runner, metrics)
         self._remove_replaced()
 
@@ -179,6 +259,7 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         hub.update_info('replaced_ckpts', [Path(path).name for path in self.file_backend.noted])
 
         runner.call_hook('before_checkpoint')
+        self._forget_digest(runner, name)
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -191,7 +272,17 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
             **self.args,
         )
         if is_main_process():
+            if self._is_local():
+                record_digest(runner.work_dir, self.last_ckpt)
             write_atomically(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+
+    @master_only
+    def _forget_digest(self, runner: Runner, name: str) -> None:
+        """Before a file is written anew: if the process dies then, the old digest is not its."""
+        with contextlib.suppress(ValueError):
+            recorded = read_digest(runner.work_dir)
+            if recorded is not None and recorded[1] == name:
+                Path(runner.work_dir, DIGEST).unlink()
 
     def _remove_replaced(self) -> None:
         """Carry out delayed removals, except for files rewritten under the same name.

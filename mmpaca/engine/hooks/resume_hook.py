@@ -1,16 +1,15 @@
 """Exact resume."""
 
 from functools import partial
-from typing import Any
 
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
 from mmpaca.engine.elastic import accumulate, micro_batches, restore_rng
 from mmpaca.engine.resumable_dataloader import ContinuedIterator, continued_dataloader
 from mmpaca.engine.rng import get_rng_state, set_rng_state
+from mmpaca.engine.run_state import describe_optimizers, epoch_start, sampler_of
 from mmpaca.registry import HOOKS
 
 
@@ -47,6 +46,7 @@ class ExactResumeHook(Hook):
         self._saved: dict | None = None  # state for the checkpoint being written
         self._loaded: dict | None = None  # state from the loaded checkpoint
         self._before_val: dict | None = None  # generators, during validation
+        self._epoch_start = dict(epoch=0, iter=0)
 
     def before_checkpoint(self, runner: Runner) -> None:
         """Collect the states of all ranks; called on every rank before a save."""
@@ -55,8 +55,11 @@ class ExactResumeHook(Hook):
         # During validation, the generators of the next training iteration are those before it.
         self._saved = dict(
             rng=all_gather_object(self._before_val or get_rng_state()),
-            sampler_seed=getattr(_sampler(runner.train_dataloader), 'seed', None),
+            sampler_seed=getattr(sampler_of(runner.train_dataloader), 'seed', None),
             batches_per_epoch=len(runner.train_dataloader),
+            # Another batch size may have come at the end of an epoch.
+            epoch_start=dict(self._epoch_start),
+            optimizers=describe_optimizers(runner.optim_wrapper),
             validated=self._before_val is not None,
         )
         if self._started is not None:
@@ -106,10 +109,12 @@ class ExactResumeHook(Hook):
                 'batch with --elastic'
             )
         self._set_started(runner, state)
-        if not state['validated'] and _validation_is_due(runner, state['batches_per_epoch']):
+        skip = self._place(runner, state)
+        if not state['validated'] and _validation_is_due(runner, skip):
             runner.logger.info('Running the validation that was due or interrupted.')
+            # A checkpoint saved by this validation (save_best) has the generators before it.
+            restore_rng(state['rng'])
             runner.val_loop.run()
-        self._place(runner, state)
 
     def _set_started(self, runner: Runner, state: dict) -> None:
         """Prepare for another number of processes than the run was started with."""
@@ -126,26 +131,38 @@ class ExactResumeHook(Hook):
             f'accumulated micro-batches of {share // count}; the learning rate is unchanged.'
         )
 
-    def _place(self, runner: Runner, state: dict | None) -> None:
-        """Move the train loop's dataloader and the generators to a saved state, or to the start."""
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Note where the epoch begins; a resumed one has begun before."""
+        if self.enabled and self._epoch_start['epoch'] != runner.epoch:
+            self._epoch_start = dict(epoch=runner.epoch, iter=runner.iter)
+
+    def _place(self, runner: Runner, state: dict | None) -> int:
+        """Move the train loop's dataloader and the generators to a saved state, or to the start.
+
+        Returns:
+            Number of finished batches of the current epoch; of the run, if iteration-based.
+        """
         loop = runner.train_loop
+        infinite = hasattr(loop, 'dataloader_iterator')  # IterBasedTrainLoop
+        skip = 0
+        if state is not None:
+            skip = runner.iter if infinite else _batches_done(runner, state)
+            if not infinite:
+                self._epoch_start = dict(epoch=runner.epoch, iter=runner.iter - skip)
         if 'train_dataloader' not in runner.cfg or not hasattr(
-            _sampler(loop.dataloader), 'dataset'
+            sampler_of(loop.dataloader), 'dataset'
         ):
             if state is not None:
                 restore_rng(state['rng'])
                 runner.logger.warning(
-                    f'cannot restore the position of {type(_sampler(loop.dataloader)).__name__}: '
+                    f'cannot restore the position of {type(sampler_of(loop.dataloader)).__name__}: '
                     'the data order differs from that of an uninterrupted run'
                 )
-            return
-        infinite = hasattr(loop, 'dataloader_iterator')  # IterBasedTrainLoop
-        skip, seed, restore = 0, getattr(_sampler(loop.dataloader), 'seed', None), None
+            return skip
+        seed, restore = getattr(sampler_of(loop.dataloader), 'seed', None), None
         if state is not None:
-            skip, seed = runner.iter, state['sampler_seed']
+            seed = state['sampler_seed']
             restore = partial(restore_rng, state['rng'])
-            if not infinite:
-                skip -= runner.epoch * state['batches_per_epoch']
             if skip:
                 runner.logger.info(
                     f'Skipped {skip} batches of the interrupted run without loading them.'
@@ -175,6 +192,7 @@ class ExactResumeHook(Hook):
             accumulate(runner, micro_batches(size, self._started, get_world_size()))
         if infinite:
             loop.dataloader_iterator = ContinuedIterator(loop.dataloader, skip)
+        return skip
 
     def before_val(self, runner: Runner) -> None:
         """Save the generators."""
@@ -187,11 +205,13 @@ class ExactResumeHook(Hook):
         self._before_val = None
 
 
-def _sampler(dataloader: DataLoader) -> Any:
-    return getattr(dataloader.batch_sampler, 'sampler', None)
+def _batches_done(runner: Runner, state: dict) -> int:
+    """Number of batches of the current epoch before the checkpoint."""
+    start = epoch_start(state, runner.epoch)
+    return runner.iter - start['iter'] if start['epoch'] == runner.epoch else 0
 
 
-def _validation_is_due(runner: Runner, batches_per_epoch: int) -> bool:
+def _validation_is_due(runner: Runner, batches_done: int) -> bool:
     """True if a validation comes between the last finished iteration and the next one."""
     loop = runner.train_loop
     if runner.val_loop is None:
@@ -199,8 +219,8 @@ def _validation_is_due(runner: Runner, batches_per_epoch: int) -> bool:
     loop._decide_current_val_interval()
     if hasattr(loop, 'dataloader_iterator'):
         done, end = runner.iter, runner.max_iters
+    elif batches_done:
+        return False  # inside an epoch
     else:
         done, end = runner.epoch, runner.max_epochs
-        if runner.iter != runner.epoch * batches_per_epoch:
-            return False
     return done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
