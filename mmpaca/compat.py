@@ -19,8 +19,12 @@ REQUIREMENTS = {
 }
 # Needed by the features in OPTIONAL_FOR.
 _EXPORT = "'mmpaca[export]'"
+_MMSEG = "'mmpaca[mmseg]'"
 OPTIONAL = {
     'mmpretrain': ('>=1.2.0,<2.0', 'mmpretrain==1.2.0'),
+    'mmseg': ('>=1.2.2,<2.0', 'mmsegmentation==1.2.2'),
+    'ftfy': ('>=6', _MMSEG),
+    'regex': ('>=2022', _MMSEG),
     'faster_coco_eval': ('>=1.8', "'mmpaca[fast-eval]'"),
     'onnx': ('>=1.16', _EXPORT),
     'onnxruntime': ('>=1.18', _EXPORT),
@@ -28,11 +32,16 @@ OPTIONAL = {
 }
 OPTIONAL_FOR = {
     'mmpretrain': 'classification',
+    'mmseg': 'semantic segmentation',
+    'ftfy': 'semantic segmentation',
+    'regex': 'semantic segmentation',
     'faster_coco_eval': 'FasterCocoMetric',
     'onnx': '`mmpaca export`',
     'onnxruntime': '`mmpaca export`',
     'onnxscript': '`mmpaca export`',
 }
+# What packages import without requiring it: mmseg does so in mmseg.models, .datasets and .apis.
+UNDECLARED = {'mmseg': ('ftfy', 'regex')}
 
 
 def check_versions() -> None:
@@ -87,4 +96,6 @@ def require(name: str) -> ModuleType:
     wrong = complaint(name, package.__version__)
     if wrong:
         raise ImportError(wrong)
+    for other in UNDECLARED.get(name, ()):
+        require(other)
     return package

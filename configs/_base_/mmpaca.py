@@ -21,6 +21,8 @@ mmpaca_default_hooks = dict(
     invalid_grad=dict(type='mmpaca.CheckInvalidGradHook', max_skips=5),
     # Checks before a run that neck, heads, dataset, evaluator and schedule match.
     config_check=dict(type='mmpaca.ConfigCheckHook'),
+    # Refuses label maps whose labels are no class of the segmentor.
+    seg_labels=dict(type='mmpaca.SegLabelCheckHook'),
     # Summarises broken images and annotations after training.
     bad_data=dict(type='mmpaca.BadDataSummaryHook'),
     # Records clusters if an evaluator has a ClusterAlignmentMetric.

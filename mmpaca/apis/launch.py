@@ -1,4 +1,4 @@
-"""Run the command-line tools of mmdet and mmpretrain with mmpaca registered."""
+"""Run the command-line tools of mmdet, mmpretrain and mmseg with mmpaca registered."""
 
 import argparse
 import atexit
@@ -22,14 +22,21 @@ from mmengine.runner import Runner
 
 from mmpaca.checkpoint.loading import register_loaders
 from mmpaca.compat import require
+from mmpaca.datasets.seg_maps import SegFileError
 
 from .configs import SUFFIXES, check_model, read_file
 from .torchrun import check_gpus, error_prefix
 
+# By the name of the package that provides them.
+_OPTIONAL_CODEBASES = {'mmpretrain': 'mmpretrain', 'mmsegmentation': 'mmseg'}
 # Top-level keys that mmengine reads and that are not arguments of Runner.
 _RUNNER_KEYS = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn')
 # What mmengine's Runner passes to DDP, except the device ids, which CPU modules refuse.
-_CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_buffers=False')
+_CPU_WRAPPER = (
+    'type=mmpaca.CPUDistributedDataParallel',
+    'device_ids=None',
+    'broadcast_buffers=False',
+)
 
 OUT_OF_MEMORY = (
     'out of GPU memory: lower train_dataloader.batch_size or the image size of the pipeline, set '
@@ -38,7 +45,7 @@ OUT_OF_MEMORY = (
 
 
 def run_tool(name: str, argv: Sequence[str] | None = None, trust: bool = False) -> None:
-    """Run a script of mmdet's or mmpretrain's ``tools`` with its own flags.
+    """Run a script of the ``tools`` of mmdet, mmpretrain or mmseg with its own flags.
 
     Args:
         name: e.g. ``'train.py'``; found inside the installed package, never copied.
@@ -48,7 +55,7 @@ def run_tool(name: str, argv: Sequence[str] | None = None, trust: bool = False) 
 
     Raises:
         FileNotFoundError: the config, one of its bases or the script is missing.
-        ImportError: the config is one of mmpretrain's, which is not installed.
+        ImportError: the config is one of mmpretrain's or mmseg's, which is not installed.
         ValueError: see :func:`check_arguments`.
         SystemExit: with status 1 if the script fails, see :func:`readable_errors`.
     """
@@ -56,8 +63,11 @@ def run_tool(name: str, argv: Sequence[str] | None = None, trust: bool = False) 
     if trust:
         warnings.warn('--trust-checkpoint: a checkpoint may run code', stacklevel=2)
         register_loaders(trust=True)
-    package = require(codebase_of(argv))
+    codebase = codebase_of(argv)
+    package = require(codebase)
     check_arguments(argv)
+    if codebase == 'mmseg':
+        argv = _resume_from_file(argv)
     script = Path(package.__path__[0]) / '.mim' / 'tools' / name
     if not script.is_file():
         raise FileNotFoundError(
@@ -76,7 +86,9 @@ def run_tool(name: str, argv: Sequence[str] | None = None, trust: bool = False) 
 
 
 def codebase_of(argv: Sequence[str]) -> str:
-    """Return the package whose tool serves a command line: ``'mmpretrain'`` or ``'mmdet'``.
+    """Return the package whose tool serves a command line.
+
+    One of ``'mmdet'``, ``'mmpretrain'`` and ``'mmseg'``.
 
     Args:
         argv: arguments without the program's name. The ``default_scope`` of the first config file
@@ -85,10 +97,11 @@ def codebase_of(argv: Sequence[str]) -> str:
     try:
         scope = _config_of(argv).get('default_scope')
     except ModuleNotFoundError as error:
-        if 'mmpretrain is not installed' not in str(error):
-            raise
-        return 'mmpretrain'  # the config inherits from it; run_tool says what to install
-    return 'mmpretrain' if scope == 'mmpretrain' else 'mmdet'
+        for package, codebase in _OPTIONAL_CODEBASES.items():
+            if f'{package} is not installed' in str(error):
+                return codebase  # the config inherits from it; run_tool says what to install
+        raise
+    return scope if scope in _OPTIONAL_CODEBASES.values() else 'mmdet'
 
 
 def _config_of(argv: Sequence[str]) -> Config:
@@ -129,10 +142,9 @@ def check_arguments(argv: Sequence[str]) -> None:
         check_model(config, file)
     if args.amp and get_device() == 'cpu':
         raise ValueError('--amp: mixed precision needs a GPU, and none is usable here; drop --amp')
-    if args.out and args.out_item == 'pred' and not args.out.endswith(('.pkl', '.pickle')):
-        raise ValueError(
-            f'--out {args.out}: predictions are pickled, give a name that ends in .pkl'
-        )
+    _check_out(args, config)
+    if args.tta and config.get('default_scope') == 'mmseg' and 'tta_model' not in config:
+        raise ValueError('--tta: the config has no tta_model and tta_pipeline; add them or drop it')
     if args.tta and _has_masks(config):
         raise ValueError(
             '--tta: mmdet has no test-time augmentation for instance segmentation; drop --tta'
@@ -142,6 +154,31 @@ def check_arguments(argv: Sequence[str]) -> None:
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f'train_cfg.{name}={value!r} is invalid: give a whole number >= 1')
     _warn_of_unread_options(argv)
+
+
+def _check_out(args: argparse.Namespace, config: Config) -> None:
+    if args.out and config.get('default_scope') == 'mmseg':
+        if Path(args.out).suffix or Path(args.out).is_file():
+            raise ValueError(
+                f'--out {args.out}: mmseg writes a PNG with class indices per image, give a folder'
+            )
+        if not isinstance(config.get('test_evaluator'), dict):
+            raise ValueError('--out: mmseg needs a single test_evaluator, the config has a list')
+    elif args.out and args.out_item == 'pred' and not args.out.endswith(('.pkl', '.pickle')):
+        raise ValueError(
+            f'--out {args.out}: predictions are pickled, give a name that ends in .pkl'
+        )
+
+
+def _resume_from_file(argv: list[str]) -> list[str]:
+    """Rewrite ``--resume FILE``: mmseg's flag takes no value, its runner reads ``load_from``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--resume', nargs='?', const='')
+    args, rest = parser.parse_known_args(argv)
+    if args.resume is None:
+        return argv
+    load_from = ['--cfg-options', f'load_from={args.resume}'] if args.resume else []
+    return [*rest, '--resume', *load_from]
 
 
 def _has_masks(config: Config) -> bool:
@@ -191,7 +228,7 @@ def _end_cpu_process() -> None:
 def readable_errors() -> Iterator[None]:
     """End the process with status 1: with one line for a user's error, else with the traceback.
 
-    A user's errors are missing or misplaced files and too little GPU memory. Of any other error the
+    A user's errors are missing, misplaced or wrong files and too little GPU memory. Of any other error the
     first process of a machine prints the traceback and the others the last line: they mostly fail
     for the same reason.
 
@@ -203,6 +240,8 @@ def readable_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         sys.exit(f'{prefix}{OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')
+    except SegFileError as error:  # from a dataloader's worker with a traceback before it
+        sys.exit(f'{prefix}{str(error).rstrip().rpartition("SegFileError: ")[2]}')
     except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         sys.exit(f'{prefix}{error}')
     except Exception as error:

@@ -22,6 +22,9 @@ PROVIDERS = {
     'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv'),
     'mmdet': ('mmdet', 'onedl-mmdetection'),
     'mmpretrain': ('mmpretrain', 'onedl-mmpretrain'),
+    'mmseg': ('mmsegmentation', 'onedl-mmsegmentation'),
+    'ftfy': ('ftfy',),
+    'regex': ('regex',),
     'numpy': ('numpy',),
     'cv2': (
         'opencv-python',
@@ -93,7 +96,7 @@ def check_versions() -> Iterator[Finding]:
 
 def check_conflicts() -> Iterator[Finding]:
     """Yield a finding for every pair of conflicting packages and every incomplete package."""
-    for module in ('mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'cv2'):
+    for module in ('mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'cv2'):
         yield from _check_providers(module)
     yield from _check_mmcv()
     yield from _check_torchvision()

@@ -65,7 +65,7 @@ check_interpreter() (
     # openmim's opendatalab, which is for downloading data sets, wants setuptools 60.
     pip install -q "$wheel[all]" click colorama model-index pandas requests rich tabulate
     pip install -q --no-deps openmim
-    for name in torch torchvision numpy mmengine mmcv-lite mmdet mmpretrain setuptools openmim; do
+    for name in torch torchvision numpy mmengine mmcv-lite mmdet mmpretrain mmsegmentation setuptools openmim; do
         echo "$name $(version_of $name)"
     done | paste -sd ,
     failed=0

@@ -6,7 +6,7 @@
 #   reference  the versions in requirements/constraints.txt
 #   newest     the same with the newest torch and torchvision there are
 #   compiled   the same with compiled mmcv, by tools/dev/build_mmcv.sh, instead of mmcv-lite
-#   onedl      the onedl forks of mmengine, mmcv, mmdet and mmpretrain
+#   onedl      the onedl forks of mmengine, mmcv, mmdet, mmpretrain and mmseg
 #
 # PYTHON (default: python3; 3.11 or later) makes the environments, in temporary folders that are removed; logs and
 # rows stay in OUT (default: work_dirs/matrix).
@@ -40,7 +40,7 @@ install_environment() {
         compiled) left_out='^mmcv-lite\b' ;;
         onedl)
             left_out='^mm'
-            extra=(onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmpretrain)
+            extra=(onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmpretrain onedl-mmsegmentation)
             ;;
         *)
             echo "no environment '$1': reference, newest, compiled or onedl"
@@ -64,7 +64,7 @@ print_versions() {
 import sys
 from importlib.metadata import packages_distributions, version
 distributions = packages_distributions()
-names = [distributions[n][0] for n in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain')]
+names = [distributions[n][0] for n in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmseg')]
 print('versions: Python %d.%d,' % sys.version_info[:2], ', '.join(f'{n} {version(n)}' for n in names))
 PY
 }

@@ -7,6 +7,7 @@ from .cluster_record_hook import ClusterRecordHook
 from .cluster_visualization_hook import ClusterVisualizationHook
 from .config_check_hook import ConfigCheckHook
 from .resume_hook import ExactResumeHook
+from .seg_label_check_hook import SegLabelCheckHook
 from .strict_load_hook import StrictLoadHook
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     'ClusterVisualizationHook',
     'ConfigCheckHook',
     'ExactResumeHook',
+    'SegLabelCheckHook',
     'StrictLoadHook',
 ]

@@ -1,5 +1,6 @@
 """Check before a run that the parts of a config match."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from mmpaca.datasets.coco_categories import check_category_order
 from mmpaca.engine.wrappers import unwrapped
 from mmpaca.models import PaCaViT
 from mmpaca.registry import HOOKS
+
+from .seg_label_check_hook import decode_heads
 
 
 @HOOKS.register_module()
@@ -30,25 +33,26 @@ class ConfigCheckHook(Hook):
         self.enabled = enabled
 
     def before_run(self, runner: Runner) -> None:
-        """Check the neck; adapt class weights; let ``custom_hooks`` override ``default_hooks``.
+        """Check neck and decode heads; adapt class weights; let ``custom_hooks`` override ``default_hooks``.
 
         Raises:
-            ValueError: ``neck.in_channels`` differs from the backbone's output channels, or a
-                list of class weights does not match the number of classes.
+            ValueError: ``in_channels`` of the neck or a decode head differs from the backbone's
+                output channels, or a list of class weights does not match the number of classes.
         """
         if not self.enabled:
             return
         _prefer_custom_hooks(runner)
         model = unwrapped(runner.model)
         _check_neck(model)
+        _check_decode_heads(model)
         _adapt_class_weights(runner, model)
 
     def before_train(self, runner: Runner) -> None:
         """Check the number of classes, the evaluator of the validation and the warm-up.
 
         Raises:
-            AssertionError: A head's ``num_classes`` differs from the dataset's classes.
-            ValueError: The metric's annotation file lacks images or classes of the dataset.
+            AssertionError: A detector's ``num_classes`` differs from the dataset's classes.
+            ValueError: A segmentor's differs, or the metric's annotation file lacks images or classes of the dataset.
         """
         if not self.enabled:
             return
@@ -58,8 +62,9 @@ class ConfigCheckHook(Hook):
         _check_warmup(runner)
 
     def before_test(self, runner: Runner) -> None:
-        """Check the evaluator of the test; raises as :meth:`before_train`."""
+        """Check classes and evaluator of the test; raises as :meth:`before_train`."""
         if self.enabled:
+            _check_seg_classes(runner, 'test', runner.test_loop)
             _check_evaluator(runner.test_loop, 'test')
 
 
@@ -90,6 +95,31 @@ def _check_neck(model: nn.Module) -> None:
         )
 
 
+def _check_decode_heads(model: nn.Module) -> None:
+    backbone = getattr(model, 'backbone', None)
+    for name, head in decode_heads(model):
+        weights = getattr(getattr(head, 'loss_decode', None), 'class_weight', None)
+        if isinstance(weights, list | tuple) and len(weights) != head.num_classes:
+            raise ValueError(
+                f'model.{name}.loss_decode.class_weight has {len(weights)} values for '
+                f'num_classes={head.num_classes}: give one per class'
+            )
+        given = getattr(head, 'in_channels', None)
+        if not isinstance(backbone, PaCaViT) or getattr(model, 'neck', None) or not given:
+            continue
+        channels = [backbone.embed_dims[i] for i in backbone.out_indices]
+        taken: Any = getattr(head, 'in_index', range(len(channels)))
+        right: Any = channels[taken] if isinstance(taken, int) else [channels[i] for i in taken]
+        if isinstance(given, int) and isinstance(right, list):  # concatenated
+            given, right = [given], [sum(right)]
+        if (list(given) if isinstance(given, Sequence) else given) != right:
+            raise ValueError(
+                f'model.{name}.in_channels={given} does not match the backbone, whose '
+                f'out_indices={backbone.out_indices} have {channels} channels: set '
+                f'{name}=dict(in_channels={right})'
+            )
+
+
 def _adapt_class_weights(runner: Runner, model: nn.Module) -> None:
     """Resize lists like Mask2Former's ``[1.0] * num_classes + [0.1]`` to a new num_classes."""
     for name, head in model.named_modules():
@@ -116,6 +146,9 @@ def _adapt_class_weights(runner: Runner, model: nn.Module) -> None:
 
 
 def _check_num_classes(runner: Runner) -> None:
+    _check_seg_classes(runner, 'train', runner.train_loop)
+    if runner.val_loop is not None:
+        _check_seg_classes(runner, 'val', runner.val_loop)
     if runner.cfg.get('default_scope') != 'mmdet':
         return
     from mmdet.engine.hooks import NumClassCheckHook
@@ -124,6 +157,23 @@ def _check_num_classes(runner: Runner) -> None:
     hook.before_train_epoch(runner)
     if runner.val_loop is not None:
         hook.before_val_epoch(runner)
+
+
+def _check_seg_classes(runner: Runner, name: str, loop: Any) -> None:
+    dataset = loop.dataloader.dataset
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    for head_name, head in decode_heads(unwrapped(runner.model)):
+        if not len(dataset):
+            raise ValueError(
+                f'the dataset of {name}_dataloader is empty: check data_root, '
+                'data_prefix.img_path and img_suffix'
+            )
+        if classes and head.num_classes != len(classes):
+            raise ValueError(
+                f'model.{head_name}.num_classes={head.num_classes}, but the dataset of '
+                f'{name}_dataloader has {len(classes)} classes: set {head_name}=dict(num_classes='
+                f'{len(classes)}), or metainfo=dict(classes=...) of the dataset'
+            )
 
 
 def _check_evaluator(loop: ValLoop | TestLoop, name: str) -> None:

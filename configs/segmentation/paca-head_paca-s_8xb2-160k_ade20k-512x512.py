@@ -1,0 +1,21 @@
+_base_ = [
+    '../_base_/models/paca-head_paca.py',
+    '../_base_/datasets/ade20k_512.py',
+    '../_base_/schedules/ade20k_160k_adamw.py',
+    '../_base_/seg_runtime.py',
+]
+default_hooks = _base_.mmpaca_default_hooks
+
+_imagenet = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_pacavit_small_p2cconv_100_0.pth'
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=_imagenet)))
+# Names that contain a key; the longest key decides. So the head's norms are decayed. The last layer
+# of each clustering is new: the released weights have 100 clusters.
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys={
+            'clustering.4': dict(lr_mult=10.0),
+            'head': dict(lr_mult=10.0),
+            'norm': dict(decay_mult=0.0),
+        }
+    )
+)
