@@ -29,14 +29,14 @@ def model_cost(config: Config, shape: tuple[int, int], published_convention: boo
     an RPN with random weights would return a random number.
 
     Args:
-        config: config of mmdet or mmpretrain, with ``model`` and ``default_scope``.
+        config: config of mmdet, mmpretrain or mmseg, with ``model`` and ``default_scope``.
         shape: height and width of the input in pixels.
         published_convention: see :func:`~mmpaca.analysis.count_cost`.
     """
     init_default_scope(config.get('default_scope', 'mmdet'))
     model = MODELS.build(config.model).eval()
     inputs: list[Any] = [torch.rand(1, input_channels(model), *shape)]
-    if config.get('default_scope') != 'mmpretrain':
+    if config.get('default_scope') not in ('mmpretrain', 'mmseg'):
         inputs.append([_data_sample(shape)])
     if getattr(model, 'with_rpn', False):
         _fix_proposals(model.rpn_head, config.model.test_cfg.rpn.max_per_img)

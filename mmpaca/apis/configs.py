@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 SUFFIXES = ('.py', '.yaml', '.yml', '.json')  # the formats of mmengine's configs
 PUBLISHED = 'published'
+# Of configs without published figures, by their folder.
+_TASKS = {
+    'classification': 'Image Classification',
+    'segmentation': 'Semantic Segmentation',
+    'camvid': 'Semantic Segmentation',
+}
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -95,7 +101,7 @@ def _from_metafile(model: dict[str, Any], root: Path, path: Path | None = None) 
 def _task_of(path: Path, results: Sequence[dict]) -> str:
     if results:
         return results[-1]['Task']
-    return 'Image Classification' if path.parent.name == 'classification' else 'Object Detection'
+    return _TASKS.get(path.parent.name, 'Object Detection')
 
 
 def find_config(text: str) -> str:

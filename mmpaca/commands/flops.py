@@ -1,7 +1,7 @@
 """Count parameters and multiply-accumulates, which papers call FLOPs, attention included.
 
 With --published, compares them with the authors' figures: ImageNet at 224x224, detectors at
-1280x800. The counters behind those figures took four times too much for the transposed convolution
+1280x800, segmentors at 512x512. The counters behind those figures took four times too much for the transposed convolution
 of the mask head (15.4 G in all); the comparison counts in the same way.
 """
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--published', action='store_true', help="compare CONFIG, or all, with the authors' figures"
     )
-    options.add_shape(parser, '800 1280, or 224 224 for classifiers')
+    options.add_shape(parser, '800 1280; classifiers 224 224, segmentors 512 512')
     parser.add_argument(
         '--depth',
         type=options.at_least(1),

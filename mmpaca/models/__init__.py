@@ -4,6 +4,7 @@ from .archs import ARCHS, list_models
 from .attention import PatchToClusterAttention
 from .paca_seg_head import PaCaSegHead
 from .paca_vit import PaCaBlock, PaCaStage, PaCaViT
+from .seg_losses import SegCrossEntropyLoss
 from .teacher import ClusteringTeacher
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     'PaCaStage',
     'PaCaViT',
     'PatchToClusterAttention',
+    'SegCrossEntropyLoss',
     'list_models',
 ]

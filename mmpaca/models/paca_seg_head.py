@@ -6,6 +6,7 @@ decode heads, which is not imported here.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -205,10 +206,16 @@ def pool_clusters(x: Tensor, cluster_logits: Tensor) -> Tensor:
     Returns:
         Clusters, (B, K, C).
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with _without_autocast(x):
         dtype = torch.promote_types(x.dtype, torch.float32)
         assignment = cluster_logits.flatten(2).to(dtype).softmax(-1)  # (B, K, N)
         return assignment @ x.flatten(2).to(dtype).transpose(1, 2)
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager:
+    if not torch.amp.is_autocast_available(x.device.type):  # meta, which counts operations
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -225,7 +232,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     Returns:
         (B, N, D), in the dtype of ``queries``.
     """
-    with torch.autocast(queries.device.type, enabled=False):
+    with _without_autocast(queries):
         dtype = torch.promote_types(queries.dtype, torch.float32)
         q, k, v = (x.to(dtype) for x in (queries, keys, values))
         return ((q @ k.transpose(1, 2)).softmax(-1) @ v).to(queries.dtype)
