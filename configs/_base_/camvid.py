@@ -11,4 +11,4 @@ camvid_data_preprocessor = dict(
     seg_pad_val=255,
     size=_base_.crop_size,
 )
-camvid_head = dict(num_classes=11, norm_cfg=dict(type='BN'), loss_decode=_base_.loss)
+camvid_head = dict(num_classes=11, norm_cfg=dict(type='BN'))

@@ -11,13 +11,13 @@ model = dict(
         dilations=(1, 6, 12, 18),
         c1_in_channels=64,
         c1_channels=12,
+        loss_decode=dict(_delete_=True, **_base_.loss),
         **_base_.camvid_head,
     ),
     auxiliary_head=dict(
         in_channels=256,
         channels=64,
-        num_classes=11,
-        norm_cfg=dict(type='BN'),
-        loss_decode=dict(_base_.loss, loss_weight=0.4),
+        loss_decode=dict(_delete_=True, loss_weight=0.4, **_base_.loss),
+        **_base_.camvid_head,
     ),
 )

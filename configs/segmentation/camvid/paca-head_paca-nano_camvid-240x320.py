@@ -8,6 +8,7 @@ model = dict(
     decode_head=dict(
         in_channels=[32, 64, 96, 128],
         channels=64,
+        loss_decode=_base_.loss,
         loss_cluster=_base_.loss,
         **_base_.camvid_head,
     ),

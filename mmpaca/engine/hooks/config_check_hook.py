@@ -160,14 +160,8 @@ def _check_num_classes(runner: Runner) -> None:
 
 
 def _check_seg_classes(runner: Runner, name: str, loop: Any) -> None:
-    dataset = loop.dataloader.dataset
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    classes = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
     for head_name, head in decode_heads(unwrapped(runner.model)):
-        if not len(dataset):
-            raise ValueError(
-                f'the dataset of {name}_dataloader is empty: check data_root, '
-                'data_prefix.img_path and img_suffix'
-            )
         if classes and head.num_classes != len(classes):
             raise ValueError(
                 f'model.{head_name}.num_classes={head.num_classes}, but the dataset of '

@@ -83,8 +83,7 @@ def decode_heads(model: Any) -> list[tuple[str, Any]]:
     """
     found = []
     for name, module in getattr(model, 'named_modules', dict)():
-        root = name.partition('.')[0]
-        if root in ('decode_head', 'auxiliary_head') and hasattr(module, 'ignore_index'):
-            if isinstance(getattr(module, 'num_classes', None), int):
-                found.append((name, module))
+        is_head = name.partition('.')[0] in ('decode_head', 'auxiliary_head')
+        if is_head and hasattr(module, 'ignore_index') and hasattr(module, 'num_classes'):
+            found.append((name, module))
     return found
