@@ -131,7 +131,8 @@ def test_what_is_installed_with_it(built):
     assert names('lite') - base == {'mmcv-lite'} and names('mmcv') - base == {'mmcv'}
     assert names('fast-eval') - base == {'faster-coco-eval'}
     assert names('export') - base == {'onnx', 'onnxruntime', 'onnxscript'}
-    extras = ('lite', 'mmpretrain', 'fast-eval', 'export')
+    assert names('mmseg') - base == {'mmsegmentation', 'ftfy', 'regex'}
+    extras = ('lite', 'mmpretrain', 'mmseg', 'fast-eval', 'export')
     assert names('all') == set().union(*map(names, extras)) and 'mmcv' not in names('all')
 
 

@@ -1,4 +1,4 @@
-"""Inference on images with detectors of mmdet and classifiers of mmpretrain.
+"""Inference on images with detectors of mmdet, classifiers of mmpretrain, segmentors of mmseg.
 
 After ``import mmpaca``, mmdet's and mmpretrain's own inference API serves PaCa models as any other::
 
@@ -8,12 +8,12 @@ After ``import mmpaca``, mmdet's and mmpretrain's own inference API serves PaCa 
     model = init_detector(config, checkpoint, device='cuda:0')
     result = inference_detector(model, 'image.jpg')
 
-:class:`Predictor` adds one interface for detectors and classifiers, an error for weights that match
+:class:`Predictor` adds one interface for all three, an error for weights that match
 the model only in part, and pictures that are readable at any image size.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +26,30 @@ from mmengine.structures import BaseDataElement
 from mmpaca.checkpoint.fitting import check_fit
 from mmpaca.compat import require
 from mmpaca.datasets.images import read_image
-from mmpaca.explain.drawing import draw_classes, draw_detections
+from mmpaca.explain.drawing import draw_classes, draw_detections, draw_regions
 from mmpaca.explain.scene import read_detections
+
+from .segmentor import Segmentor
 
 TOP_K = 5  # classes that are listed for a classifier
 
 
 class Predictor:
-    """A detector or classifier with its test pipeline.
+    """A detector, classifier or segmentor with its test pipeline.
 
     Args:
-        config: config of mmdet or mmpretrain.
+        config: config of mmdet, mmpretrain or mmseg.
         checkpoint: weights; None keeps the model randomly initialised.
         device: e.g. ``'cuda:0'``; None for the GPU if there is one.
 
     Raises:
-        ImportError: the config is mmpretrain's, which is not installed.
-        ValueError: the config is neither mmdet's nor mmpretrain's.
+        ImportError: the config is mmpretrain's or mmseg's, which is not installed.
+        ValueError: the config is of another codebase.
         RuntimeError: the checkpoint matches the model only in part.
 
     Attributes:
-        model: the detector or classifier.
-        task: ``'detection'`` or ``'classification'``.
+        model: the detector, classifier or segmentor.
+        task: ``'detection'``, ``'classification'`` or ``'segmentation'``.
         classes: class names, or None.
 
     Example:
@@ -65,15 +67,14 @@ class Predictor:
         checkpoint = None if checkpoint is None else str(checkpoint)
         config = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
         scope = config.get('default_scope')
-        if scope not in ('mmdet', 'mmpretrain'):
+        if scope not in _TASKS:
             raise ValueError(
-                f'default_scope={scope!r} in {config.filename}: only configs of mmdet (detectors) '
-                'and mmpretrain (classifiers) are supported'
+                f'default_scope={scope!r} in {config.filename}: only configs of mmdet (detectors), '
+                'mmpretrain (classifiers) and mmseg (segmentors) are supported'
             )
         if 'backbone' in config.model:
             config.model.backbone.init_cfg = None  # the checkpoint contains all weights
-        self.task = 'detection' if scope == 'mmdet' else 'classification'
-        open_inferencer = _open_detector if scope == 'mmdet' else _open_classifier
+        self.task, open_inferencer = _TASKS[scope]
         self._scope = scope
         with DefaultScope.overwrite_default_scope(scope):
             self._inferencer = open_inferencer(config, checkpoint, device)
@@ -105,7 +106,10 @@ class Predictor:
         Returns:
             A data sample for each image.
         """
-        # A script may have predictors of both codebases.
+        if self.task == 'segmentation' and len({image.shape for image in images}) > 1:
+            # mmseg stacks the images of a batch, which all have one size.
+            return [self.predict([image])[0] for image in images]
+        # A script may have predictors of several codebases.
         with DefaultScope.overwrite_default_scope(self._scope):
             (batch,) = self._inferencer.preprocess(list(images), batch_size=len(images))
             if self.task == 'detection':
@@ -120,12 +124,20 @@ class Predictor:
             (COCO's compressed RLE) as mmdet's inferencer writes them, and ``classes``, the name of
             each label. ``panoptic_seg`` is an image, (height, width, 3) uint8 RGB. A classifier's
             ``pred_scores``, ``pred_label``, ``pred_score``, ``pred_class`` as mmpretrain's
-            inferencer returns them, and ``top5``, a list of ``label``, ``class``, ``score``.
+            inferencer returns them, and ``top5``, a list of ``label``, ``class``, ``score``. A
+            segmentor's ``sem_seg``, the class of each pixel as an array, (height, width), and
+            ``classes``, the share of pixels of each class that occurs, by name.
         """
         if self.task == 'detection':
             result = self._inferencer.pred2dict(sample)
             result['classes'] = [self._name(label) for label in result.get('labels', ())]
             return result
+        if self.task == 'segmentation':
+            labels = sample.pred_sem_seg.data[0].cpu().numpy()
+            found, counts = np.unique(labels, return_counts=True)
+            shares = (counts / labels.size).tolist()
+            names = [self._name(label) for label in found]
+            return dict(sem_seg=labels, classes=dict(zip(names, shares, strict=True)))
         (result,) = self._inferencer.postprocess([sample], [])
         result['pred_scores'] = result['pred_scores'].tolist()
         result['top5'] = [
@@ -143,12 +155,17 @@ class Predictor:
             score_thr: lowest score of a detection that is drawn.
 
         Returns:
-            (H, W, 3) uint8 RGB. Small images are enlarged; a classifier's classes are below it.
+            (H, W, 3) uint8 RGB. Small images are enlarged; the classes of a classifier or segmentor
+            are below it.
         """
         if self.task == 'classification':
             return draw_classes(
                 image, [(self._name(label), score) for label, score in _top(sample)]
             )
+        if self.task == 'segmentation':
+            labels = sample.pred_sem_seg.data[0].cpu().numpy()
+            names = {int(label): self._name(label) for label in np.unique(labels)}
+            return draw_regions(image, labels, names, self._palette)
         if 'pred_panoptic_seg' in sample:
             visualizer = self._inferencer.visualizer
             visualizer.add_datasample('', image, sample, draw_gt=False, pred_score_thr=score_thr)
@@ -174,6 +191,18 @@ def _open_classifier(config: Config, checkpoint: str | None, device: str | None)
     from mmpretrain.apis import ImageClassificationInferencer
 
     return ImageClassificationInferencer(config, checkpoint or False, device=device or get_device())
+
+
+def _open_segmentor(config: Config, checkpoint: str | None, device: str | None) -> Any:
+    require('mmseg')
+    return Segmentor(config, checkpoint, device)
+
+
+_TASKS: dict[str | None, tuple[str, Callable[..., Any]]] = {
+    'mmdet': ('detection', _open_detector),
+    'mmpretrain': ('classification', _open_classifier),
+    'mmseg': ('segmentation', _open_segmentor),
+}
 
 
 def _top(sample: BaseDataElement) -> list[tuple[int, float]]:

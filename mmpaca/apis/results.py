@@ -23,6 +23,7 @@ class ResultWriter:
 
     - ``vis/NAME.jpg``, of a video ``vis/NAME.mp4``;
     - ``preds/NAME.json``, of a video a list with an entry per frame;
+    - ``preds/NAME_sem_seg.png`` of a segmentor, the class index of each pixel;
     - ``predictions.coco.json`` where there are boxes: ``images``, ``annotations`` with ``score``
       and ``categories``.
 
@@ -94,6 +95,12 @@ class ResultWriter:
             path = self.out_dir / f'preds/{frame.source.name}{number}_panoptic_seg.png'
             mmcv.imwrite(result.pop('panoptic_seg')[..., ::-1], str(path))
             result['panoptic_seg_path'] = str(path)
+        if 'sem_seg' in result:
+            number = '' if frame.index is None else f'_{frame.index:06d}'
+            path = self.out_dir / f'preds/{frame.source.name}{number}_sem_seg.png'
+            labels = result.pop('sem_seg')
+            mmcv.imwrite(labels.astype(np.uint8 if labels.max() < 256 else np.uint16), str(path))
+            result['sem_seg_path'] = str(path)
         if 'bboxes' in result:
             if self._coco is None:
                 writer = _CocoWriter(self.out_dir / COCO_FILE, self._classes, self._info)

@@ -1,9 +1,10 @@
-"""Predict images and videos with a detector or classifier.
+"""Predict images and videos with a detector, classifier or segmentor.
 
 Writes to DIR:
 
   vis/NAME.jpg           boxes, masks, class names and scores (a video: NAME.mp4)
   preds/NAME.json        labels, scores, boxes, masks (RLE) and class names
+  preds/NAME_sem_seg.png class index of each pixel (segmentors)
   predictions.coco.json  all detections in COCO format, with images and categories
 
 Pictures show the detections from --score-thr on, the JSON files contain all. Small images are

@@ -1,6 +1,6 @@
 """Draw predictions: boxes, masks, labels and class scores that are readable at any image size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 MIN_SIDE = 480  # smaller images are enlarged, pixels of the longer side
 _MASK_OPACITY = 0.45
+_REGION_OPACITY = 0.6
 
 
 def enlarge(image: np.ndarray) -> tuple[np.ndarray, int]:
@@ -89,6 +90,48 @@ def draw_classes(image: np.ndarray, scores: Sequence[tuple[str, float]]) -> np.n
         draw.rectangle((margin, top, margin + bar, top + row - 3), fill=colour)
         middle = top + (row - 3) / 2
         draw.text((margin + 4, middle), f'{score:.2f}  {name}', 'black', font(size), anchor='lm')
+    return np.asarray(canvas)
+
+
+def draw_regions(
+    image: np.ndarray,
+    labels: np.ndarray,
+    names: Mapping[int, str],
+    palette: Sequence[Sequence[int]] | None = None,
+) -> np.ndarray:
+    """Tint each pixel with the colour of its class, and list the classes below the image.
+
+    Args:
+        image: (height, width, 3) uint8 RGB.
+        labels: class of each pixel, (height, width).
+        names: name of each class that occurs.
+        palette: RGB of each class; by default Okabe and Ito's seven colours in turn.
+
+    Returns:
+        (k * height + band, k * width, 3) uint8 RGB with an integer k.
+    """
+    out, scale = enlarge(np.ascontiguousarray(image))
+    colours = np.asarray(palette or PALETTE, np.uint8)
+    large = labels.repeat(scale, 0).repeat(scale, 1)
+    tint = colours[large % len(colours)]
+    out = cv2.addWeighted(out, 1 - _REGION_OPACITY, tint, _REGION_OPACITY, 0)
+    height, width = out.shape[:2]
+    size = max(11, round(max(height, width) / 45))
+    row, margin = round(size * 1.6), size // 2
+    places, left, top = [], margin, height + margin
+    for label, name in names.items():
+        extent = round(font(size).getlength(name)) + 3 * size
+        if left > margin and left + extent > width:
+            left, top = margin, top + row
+        places.append((left, top, label, name))
+        left += extent
+    canvas = Image.new('RGB', (width, top + row + margin), 'white')
+    canvas.paste(Image.fromarray(out))
+    draw = ImageDraw.Draw(canvas)
+    for left, top, label, name in places:
+        colour = tuple(colours[label % len(colours)].tolist())
+        draw.rectangle((left, top, left + size, top + size), fill=colour, outline='black')
+        draw.text((left + 1.4 * size, top + size / 2), name, 'black', font(size), anchor='lm')
     return np.asarray(canvas)
 
 

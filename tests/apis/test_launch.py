@@ -121,7 +121,7 @@ def test_cpu_processes_keep_what_the_config_asks_of_ddp(tmp_path, monkeypatch, a
     wrapper = launch._config_of(argv).model_wrapper_cfg
     assert wrapper.pop('find_unused_parameters', None) is unused
     assert wrapper == dict(
-        type='MMDistributedDataParallel',
+        type='mmpaca.CPUDistributedDataParallel',
         device_ids=None,
         broadcast_buffers=False,
         bucket_cap_mb=5,
