@@ -113,7 +113,13 @@ def test_parameters(name):
 
 def shape_of(name: str) -> tuple[int, int]:
     """Height and width of the input for which a model's cost is stated."""
-    sides = {'ade20k': (512, 512), 'rtmdet': (640, 640), '_32': (32, 32), '_224': (224, 224), 'in1k': (224, 224)}
+    sides = {
+        'ade20k': (512, 512),
+        'rtmdet': (640, 640),
+        '_32': (32, 32),
+        '_224': (224, 224),
+        'in1k': (224, 224),
+    }
     return next((sides[part] for part in sides if part in name), (800, 1280))
 
 

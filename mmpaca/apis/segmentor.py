@@ -34,7 +34,7 @@ class Segmentor:
 
     def __init__(self, config: Config, checkpoint: str | None, device: str | None) -> None:
         # Registers what the scope's types name.
-        import mmseg.datasets  # noqa: F401
+        import mmseg.datasets
         import mmseg.models  # noqa: F401
 
         device = device or get_device()

@@ -13,6 +13,7 @@ from mmpaca.explain.recorder import Recording
 from mmpaca.registry import METRICS
 
 _BACKGROUND = 0  # category k of the dataset is k + 1
+_UNLABELLED = 255  # in label maps
 
 
 @ROOT_METRICS.register_module()
@@ -36,7 +37,8 @@ class ClusterAlignmentMetric(BaseMetric):
 
     Padding is ignored. Annotations come from ``ann_file``, as with CocoMetric, or from ``instances``
     of the data samples (add it to ``meta_keys`` of PackDetInputs), in coordinates of the loaded
-    image. Needs :class:`~mmpaca.engine.ClusterRecordHook`, one of our default hooks.
+    image. With mmseg they are the label maps: a class is one instance, and pixels without a class
+    are ignored. The segmentation head's clusters, which are classes, are ``head``. Needs :class:`~mmpaca.engine.ClusterRecordHook`, one of our default hooks.
 
     Args:
         ann_file: COCO annotations with segmentations; None for ``instances``.
@@ -81,12 +83,16 @@ class ClusterAlignmentMetric(BaseMetric):
         labels = [block.labels().cpu().numpy() for block in blocks]
         for i, sample in enumerate(data_samples):
             geometry = Geometry.from_meta(sample)
-            image_id = sample['img_id']
-            instances = self._instances(sample, geometry.image_shape)
-            categories = paint_categories(instances, geometry.image_shape)
+            image_id = sample['img_id'] if 'img_id' in sample else sample['img_path']
+            semantic = self._coco is None and 'gt_sem_seg' in sample
+            if semantic:
+                instances, categories = read_label_map(sample['gt_sem_seg']['data'])
+            else:
+                instances = self._instances(sample, geometry.image_shape)
+                categories = paint_categories(instances, geometry.image_shape)
             self.results.append(
                 {
-                    block.stage: self._compare(
+                    block.title: self._compare(
                         stage_labels[i],
                         block.assignment.shape[1],
                         [
@@ -94,7 +100,9 @@ class ClusterAlignmentMetric(BaseMetric):
                             for _, mask, crowd in instances
                             if not crowd
                         ],
-                        patch_categories(categories, geometry, block.stride, stage_labels[i].shape),
+                        patch_categories(
+                            categories, geometry, block.stride, stage_labels[i].shape, semantic
+                        ),
                         np.random.default_rng(
                             (self.seed, block.stage, zlib.crc32(str(image_id).encode()))
                         ),
@@ -106,9 +114,8 @@ class ClusterAlignmentMetric(BaseMetric):
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Compute the metrics of each stage over all images."""
         metrics = {}
-        for stage in sorted(results[0]):
-            found = [result[stage] for result in results]
-            name = f'stage{stage + 1}'
+        for name in results[0]:
+            found = [result[name] for result in results]
             for kind, suffix in (('clusters', ''), ('random', '_random')):
                 ious = np.concatenate([one[kind]['ious'] for one in found])
                 joint = sum_joint([one[kind]['joint'] for one in found], found[0]['num_clusters'])
@@ -196,8 +203,27 @@ def paint_categories(instances: list[tuple], shape: tuple[int, int]) -> np.ndarr
     return painted
 
 
+def read_label_map(labels: Any) -> tuple[list[tuple], np.ndarray]:
+    """Read the regions and categories of a label map.
+
+    Args:
+        labels: tensor of class indices, (1, height, width), 255 for pixels without a class.
+
+    Returns:
+        (class, (height, width) bool mask, False) of each class; and (height, width), class + 1, 0
+        without a class.
+    """
+    classes = labels[0].cpu().numpy().astype(np.int64)
+    regions = [(int(c), classes == c, False) for c in np.unique(classes) if c != _UNLABELLED]
+    return regions, np.where(classes == _UNLABELLED, _BACKGROUND, classes + 1)
+
+
 def patch_categories(
-    categories: np.ndarray, geometry: Geometry, stride: int, map_shape: tuple[int, int]
+    categories: np.ndarray,
+    geometry: Geometry,
+    stride: int,
+    map_shape: tuple[int, int],
+    ignore_background: bool = False,
 ) -> np.ndarray:
     """Find the category of most pixels of each patch; of a tie the lower one.
 
@@ -206,16 +232,18 @@ def patch_categories(
         geometry: position of the map on the image.
         stride: side of a patch in pixels of the network's input.
         map_shape: (H, W) of the map.
+        ignore_background: treat 0 like padding.
 
     Returns:
-        (H, W), -1 for patches that are padding only.
+        (H, W), -1 for patches that are padding only, or mostly ignored.
     """
     present = np.unique(categories)
     shares = np.stack(
         [geometry.to_map(categories == category, stride, map_shape) for category in present]
     )
     padding = np.isnan(shares[0])
-    return np.where(padding, -1, present[np.nan_to_num(shares).argmax(0)])
+    found = np.where(padding, -1, present[np.nan_to_num(shares).argmax(0)])
+    return np.where(found == _BACKGROUND, -1, found) if ignore_background else found
 
 
 def instance_patches(coverage: np.ndarray) -> np.ndarray:

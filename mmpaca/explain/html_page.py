@@ -85,6 +85,7 @@ def scene_data(name: str, scene: Scene, map_cells: int) -> dict:
         height=image.shape[0],
         image='data:image/jpeg;base64,' + _base64(jpeg),
         leftOut=[stage + 1 for stage in scene.left_out],
+        segmented=scene.is_segmented,
         blocks=blocks,
         detections=[
             dict(
@@ -113,6 +114,9 @@ def _block_data(scene: Scene, block: BlockRecord, map_cells: int, shrink: float)
     return dict(
         stage=block.stage + 1,
         block=block.block + 1,
+        title='segmentation head' if block.is_head else f'stage {block.stage + 1}',
+        names=scene.cluster_names(block),
+        predicted=_predicted(scene, block, factor),
         heads=attention.shape[0],
         clusters=assignment.shape[0],
         rows=rows,
@@ -124,6 +128,20 @@ def _block_data(scene: Scene, block: BlockRecord, map_cells: int, shrink: float)
         attention=_quantise(attention.flatten(2).transpose(1, 2)),
         labels=_base64(assignment.argmax(0).numpy().astype('<u2')),
     )
+
+
+def _predicted(scene: Scene, block: BlockRecord, factor: int) -> list[int]:
+    """Position among the detections of the one that covers most of each cell, -1 for none.
+
+    Empty for all models but segmentors.
+    """
+    if not (scene.is_segmented and scene.detections):
+        return []
+    covered = torch.stack(
+        [pool(scene.coverage(block, region), factor) for region in scene.detections]
+    )
+    most, which = covered.max(0)
+    return torch.where(most > 0, which, -1).flatten().tolist()
 
 
 def _factor(block: BlockRecord, map_cells: int) -> int:

@@ -1,4 +1,4 @@
-"""Record assignment and attention of a PaCa-ViT's clusters in a forward pass.
+"""Record assignment and attention of the clusters of PaCa-ViT and PaCaSegHead in a forward pass.
 
 Forward hooks, attached only while recording, recompute both from the input of each attention module
 in float32, step by step as in sections 3.1 and 3.2 of the paper. The model itself is unchanged.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mmpaca.models import PaCaViT, PatchToClusterAttention
+from mmpaca.models import PaCaSegHead, PaCaViT, PatchToClusterAttention
 from mmpaca.models.clustering import assign
 
 
@@ -29,6 +29,8 @@ class BlockRecord:
         assignment: Z, (B, M, H, W); each of the M maps sums to one.
         attention: A, (B, heads, H, W, M), the weights of a patch sum to one; None if it was not
             recorded, see :func:`record`.
+        is_head: True for the segmentation head, whose clusters are the classes; ``stage`` is then
+            the number of stages.
     """
 
     stage: int
@@ -36,6 +38,12 @@ class BlockRecord:
     stride: int
     assignment: Tensor
     attention: Tensor | None
+    is_head: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name for people and metrics: ``'stage1'``, or ``'head'``."""
+        return 'head' if self.is_head else f'stage{self.stage + 1}'
 
     def recorded_attention(self) -> Tensor:
         """Return A, (B, heads, H, W, M).
@@ -101,13 +109,13 @@ class Recording:
 
 @contextmanager
 def record(model: nn.Module, attention: str = 'all') -> Iterator[Recording]:
-    """Record the clusters of the PaCaViT inside a model.
+    """Record the clusters of the PaCaViT inside a model, and of its PaCaSegHead if it has one.
 
     Works under ``no_grad`` and autocast and on any device. Records are detached, in float32 (float64
     for a float64 model), and on the model's device.
 
     Args:
-        model: a PaCaViT, or a detector, classifier or wrapper that contains one.
+        model: a PaCaViT, or a detector, classifier, segmentor or wrapper that contains one.
         attention: blocks whose A is recorded: ``'all'``, ``'last'`` of each stage or ``'none'``. A is
             heads times larger than Z: 54 MB per image and block of PaCa-T's first stage at
             800 x 1344, 376 MB for all blocks of PaCa-S.
@@ -139,6 +147,8 @@ def record(model: nn.Module, attention: str = 'all') -> Iterator[Recording]:
     )
     hooks = _Hooks(recording, attention)
     handles = hooks.attach(backbone)
+    heads = [module for module in model.modules() if isinstance(module, PaCaSegHead)]
+    handles += [head.register_forward_hook(hooks.record_head) for head in heads]
     try:
         yield recording
     finally:
@@ -175,16 +185,34 @@ class _Hooks:
         handles = [backbone.register_forward_pre_hook(self._start)]
         if backbone.teacher is not None:
             handles.append(backbone.teacher.register_forward_hook(self._take_assignments))
+        self.num_stages = len(backbone.depths)
+        self.finest = backbone.out_indices[0]
         stem = [m for m in backbone.stem.modules() if isinstance(m, nn.Conv2d)]
-        stride = math.prod(conv.stride[0] for conv in stem)
+        self.stride = math.prod(conv.stride[0] for conv in stem)
         for i, depth in enumerate(backbone.depths):
             for j in range(depth if backbone.num_clusters[i] else 0):
                 wanted = self.attention == 'all' or (self.attention == 'last' and j == depth - 1)
                 # Each stage halves the resolution.
-                hook = partial(self._record, i, j, stride * 2**i, wanted)
+                hook = partial(self._record, i, j, self.stride * 2**i, wanted)
                 attention = backbone.get_submodule(f'stages.{i}.blocks.{j}.attn')
                 handles.append(attention.register_forward_hook(hook))
         return handles
+
+    @torch.no_grad()
+    def record_head(self, head: PaCaSegHead, inputs: tuple, output: Tensor) -> None:
+        """Record the segmentation head; in training mode its norms would count the pass twice."""
+        if head.training:
+            return
+        assignment, attention = head.assignment_and_attention(inputs[0])
+        wanted = self.attention != 'none'
+        self.recording.blocks[self.num_stages, 0] = BlockRecord(
+            stage=self.num_stages,
+            block=0,
+            stride=self.stride * 2**self.finest,
+            assignment=assignment,
+            attention=attention.unsqueeze(1) if wanted else None,  # (B, 1, H, W, K)
+            is_head=True,
+        )
 
     def _start(self, backbone: PaCaViT, inputs: tuple) -> None:
         self.assignments.clear()

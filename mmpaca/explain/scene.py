@@ -43,7 +43,9 @@ class Scene:
         blocks: records of this image alone (B = 1), one or more per stage.
         left_out: skipped stages: those without clusters.
         detections: sorted by descending score. A classifier's only detection is the entire image,
-            because it averages all patches.
+            because it averages all patches. Those of a segmentor are the regions of its classes.
+        classes: class names; None numbers them.
+        is_segmented: True for the prediction of a segmentor.
     """
 
     image: np.ndarray
@@ -51,6 +53,8 @@ class Scene:
     blocks: list[BlockRecord]
     left_out: tuple[int, ...]
     detections: list[Detection]
+    classes: Sequence[str] | None = None
+    is_segmented: bool = False
 
     @classmethod
     def from_sample(
@@ -67,7 +71,7 @@ class Scene:
 
         Args:
             image: (height, width, 3) uint8 RGB.
-            sample: the model's prediction, a data sample of mmdet or mmpretrain.
+            sample: the model's prediction, a data sample of mmdet, mmpretrain or mmseg.
             recording: recorded batch that contains the image.
             index: position of the image in the batch.
             classes: class names; None numbers them.
@@ -97,19 +101,29 @@ class Scene:
             ],
             left_out=recording.left_out,
             detections=read_detections(sample, geometry.image_shape, classes, score_thr),
+            classes=classes,
+            is_segmented='pred_sem_seg' in sample,
         )
 
     def only_stages(self, stages: Sequence[int] | None) -> 'Scene':
-        """Return a copy with some of the stages, counted from 1; None for all.
+        """Return a copy with some of the stages, counted from 1, and the head; None for all.
 
         Raises:
             ValueError: a stage has no clusters or does not exist.
         """
-        known = sorted({block.stage + 1 for block in self.blocks})
+        known = sorted({block.stage + 1 for block in self.blocks if not block.is_head})
         unknown = sorted(set(stages or ()) - set(known))
         if unknown:
             raise ValueError(f'stages {unknown} have no clusters; those that have: {known}')
-        return replace(self, blocks=[b for b in self.blocks if b.stage + 1 in (stages or known)])
+        kept = [b for b in self.blocks if b.is_head or b.stage + 1 in (stages or known)]
+        return replace(self, blocks=kept)
+
+    def cluster_names(self, block: BlockRecord) -> list[str]:
+        """Name the clusters of a block: classes in the head, else numbers from 1."""
+        numbers = range(block.assignment.shape[1])
+        if block.is_head:
+            return [_name(self.classes, number) for number in numbers]
+        return [f'cluster {number + 1}' for number in numbers]
 
     def relevance(self, block: BlockRecord, detection: Detection) -> np.ndarray:
         """Relevance of every patch to a detection's patches, mean of all heads: (H, W), sum 1.
@@ -140,7 +154,7 @@ class Scene:
 def read_detections(
     sample: BaseDataElement, shape: tuple[int, int], classes: Sequence[str] | None, score_thr: float
 ) -> list[Detection]:
-    """Read the predictions in a data sample of mmdet or mmpretrain.
+    """Read the predictions in a data sample of mmdet, mmpretrain or mmseg.
 
     Args:
         sample: prediction for one image.
@@ -149,8 +163,11 @@ def read_detections(
         score_thr: lowest score of a detection.
 
     Returns:
-        Detections by descending score; a classifier's is one with the entire image as its region.
+        Detections by descending score; a classifier's is one with the entire image as its region,
+        a segmentor's are the regions of all classes with the mean of their probability.
     """
+    if 'pred_sem_seg' in sample:
+        return _read_regions(sample, classes)
     if 'pred_label' in sample:
         label = int(sample.pred_label)
         whole = (0.0, 0.0, float(shape[1]), float(shape[0]))
@@ -177,6 +194,22 @@ def read_detections(
             )
         )
     return detections
+
+
+def _read_regions(sample: BaseDataElement, classes: Sequence[str] | None) -> list[Detection]:
+    labels = sample.pred_sem_seg.data[0].cpu().numpy()
+    probabilities = sample.seg_logits.data.softmax(0).amax(0).cpu().numpy()
+    regions = []
+    for label in np.unique(labels).tolist():
+        mask = labels == label
+        rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        score = float(probabilities[mask].mean())
+        left, top, right, bottom = map(float, box)
+        regions.append(
+            Detection(_name(classes, label), score, (left, top, right, bottom), mask, label)
+        )
+    return sorted(regions, key=lambda region: -region.score)
 
 
 def _name(classes: Sequence[str] | None, label: int) -> str:

@@ -25,7 +25,7 @@ def all_sheets(scene: Scene, num_clusters: int = 9) -> Iterator[tuple[str, np.nd
     """
     for block in scene.blocks:
         yield (
-            f'stage{block.stage + 1}_block{block.block + 1}',
+            'head' if block.is_head else f'{block.title}_block{block.block + 1}',
             cluster_sheet(scene, block, num_clusters),
         )
     for page, first in enumerate(range(0, len(scene.detections), _DETECTIONS_PER_SHEET), start=1):
@@ -48,12 +48,14 @@ def cluster_sheet(scene: Scene, block: BlockRecord, num_clusters: int = 9) -> np
     order = received.argsort(descending=True).tolist()
     labels = scene.geometry.to_image(block.labels()[0].numpy(), block.stride, fill=-1)
     tiles = [pictures.segmentation(scene.image, labels, order)]
-    captions = [f'stage {block.stage + 1}: strongest cluster']
+    where = _where(block)
+    names = scene.cluster_names(block)
+    captions = [f'{where}: strongest {"class" if block.is_head else "cluster"}']
     for cluster in order[:num_clusters]:
         heat = block.assignment[0, cluster].numpy()
         heat = scene.geometry.to_image(heat, block.stride)
         tiles.append(pictures.heat_map(scene.image, heat))
-        captions.append(f'cluster {cluster + 1}: {received[cluster]:.1%} of attention')
+        captions.append(f'{names[cluster]}: {received[cluster]:.1%} of attention')
     return pictures.stack_rows(
         [
             pictures.tile_row(tiles[i : i + _PER_ROW], captions[i : i + _PER_ROW])
@@ -81,6 +83,11 @@ def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray
             heat = scene.geometry.to_image(heat, block.stride)
             heated = pictures.heat_map(scene.image, heat)
             tiles.append(pictures.outline_mask(heated, detection.mask))
-            captions.append(f'relevance, stage {block.stage + 1} block {block.block + 1}')
+            number = '' if block.is_head else f' block {block.block + 1}'
+            captions.append(f'relevance, {_where(block)}{number}')
         rows.append(pictures.tile_row(tiles, captions))
     return pictures.stack_rows(rows)
+
+
+def _where(block: BlockRecord) -> str:
+    return 'head' if block.is_head else f'stage {block.stage + 1}'

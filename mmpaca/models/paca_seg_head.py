@@ -131,6 +131,25 @@ class PaCaSegHead(BaseModule):
         out = self.proj(out.transpose(1, 2).unflatten(2, x.shape[2:]))
         return self.conv_seg(self.dropout(out)), cluster_logits
 
+    def assignment_and_attention(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Compute what the head does with its clusters.
+
+        Args:
+            inputs: feature maps of the backbone, (B, C_i, H_i, W_i), finest first.
+
+        Returns:
+            Assignment Z, (B, K, H_0, W_0), whose maps sum to one, and attention A of each patch to
+            the clusters, (B, H_0, W_0, K), whose rows do; both in float32 at least.
+        """
+        with _without_autocast(inputs[0]):
+            dtype = self.conv_seg.weight.dtype
+            x = self._fuse([features.to(dtype) for features in inputs])
+            cluster_logits = self.clustering(x)
+            keys = self.k(pool_clusters(x, cluster_logits).to(dtype))  # (B, K, D)
+            queries = self.q(x).flatten(2).transpose(1, 2)  # (B, D, H, W) -> (B, N, D)
+            attention = attention_weights(queries, keys).unflatten(1, x.shape[2:])
+            return assign(cluster_logits).unflatten(2, x.shape[2:]), attention
+
     def loss(self, inputs: Sequence[Tensor], batch_data_samples: list, train_cfg: dict) -> dict:
         """Compute both losses and accuracies; called by mmseg's segmentors.
 
@@ -207,9 +226,8 @@ def pool_clusters(x: Tensor, cluster_logits: Tensor) -> Tensor:
         Clusters, (B, K, C).
     """
     with _without_autocast(x):
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        assignment = cluster_logits.flatten(2).to(dtype).softmax(-1)  # (B, K, N)
-        return assignment @ x.flatten(2).to(dtype).transpose(1, 2)
+        assignment = assign(cluster_logits)
+        return assignment @ x.flatten(2).to(assignment).transpose(1, 2)
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager:
@@ -233,9 +251,22 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         (B, N, D), in the dtype of ``queries``.
     """
     with _without_autocast(queries):
-        dtype = torch.promote_types(queries.dtype, torch.float32)
-        q, k, v = (x.to(dtype) for x in (queries, keys, values))
-        return ((q @ k.transpose(1, 2)).softmax(-1) @ v).to(queries.dtype)
+        attention = attention_weights(queries, keys)
+        return (attention @ values.to(attention)).to(queries.dtype)
+
+
+def assign(cluster_logits: Tensor) -> Tensor:
+    """Softmax over the patches: (B, K, H, W) -> (B, K, N), in float32 at least."""
+    return _raise_precision(cluster_logits.flatten(2)).softmax(-1)
+
+
+def attention_weights(queries: Tensor, keys: Tensor) -> Tensor:
+    """Softmax over the clusters: (B, N, D), (B, K, D) -> (B, N, K), in float32 at least."""
+    return (_raise_precision(queries) @ _raise_precision(keys).transpose(1, 2)).softmax(-1)
+
+
+def _raise_precision(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def cross_entropy(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 
 from mmpaca.apis.configs import config_dir
 
+# Folder of the configs that a codebase's inferencers list; mmpretrain's index can be extended.
+_FOLDERS = {'mmdet': 'configs/paca_vit/', 'mmseg': 'configs/segmentation/'}
 
-def register_detectors() -> None:
-    """Make the names in mmpaca's metafiles known to mmdet's inferencers.
+
+def register_inferencer_names() -> None:
+    """Make the names in mmpaca's metafiles known to mmdet's and mmseg's inferencers.
 
     An inferencer reads the model index of one package and resolves types in that package's
-    registry, so an index of mmpaca's own would not do. There is no hook to extend mmdet's index:
-    the function that reads it is wrapped, for mmdet only.
+    registry, so an index of mmpaca's own would not do. There is no hook to extend their indexes:
+    the function that reads them is wrapped, for these two only.
     """
     from mmengine.infer import BaseInferencer
 
@@ -21,11 +24,15 @@ def register_detectors() -> None:
 
     def with_ours(folder: str) -> Iterator[dict]:
         yield from lookup(folder)
-        if folder != BaseInferencer._get_repo_or_mim_dir('mmdet'):
-            return
+        ours = [
+            prefix
+            for scope, prefix in _FOLDERS.items()
+            if importlib.util.find_spec(scope)
+            and folder == BaseInferencer._get_repo_or_mim_dir(scope)
+        ]
         root = config_dir().parent
         for model in lookup(str(root)):
-            if not model['Config'].startswith('configs/classification/'):
+            if model['Config'].startswith(tuple(ours)):
                 # Without weights in the metafile the caller gives them, as for a config's path.
                 yield {'Weights': None, **model, 'Config': str(root / model['Config'])}
 

@@ -102,8 +102,8 @@ def test_weights_that_do_not_fit_are_refused(root, demo_weights, tmp_path):
     torch.save(content, tmp_path / 'part.pth')
     with pytest.raises(RuntimeError, match='missing: neck.lateral_convs.0.conv.weight'):
         Predictor(root / DEMO, tmp_path / 'part.pth', 'cpu')
-    cfg = Config(dict(default_scope='mmseg', model=dict(backbone=dict())))
-    with pytest.raises(ValueError, match="default_scope='mmseg'"):
+    cfg = Config(dict(default_scope='mmpose', model=dict(backbone=dict())))
+    with pytest.raises(ValueError, match="default_scope='mmpose'"):
         Predictor(cfg, None, 'cpu')
 
 

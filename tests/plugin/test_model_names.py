@@ -44,6 +44,13 @@ def test_detectors_beside_those_of_mmdet(root):
     assert 'rtmdet-s' in listed
 
 
+def test_segmentors_beside_those_of_mmseg(root):
+    MMSegInferencer = pytest.importorskip('mmseg.apis').MMSegInferencer
+    listed = MMSegInferencer.list_models('mmseg')
+    models = yaml.safe_load((root / 'configs/segmentation/metafile.yml').read_text())['Models']
+    assert [name for name in listed if 'paca' in name] == [model['Name'] for model in models]
+
+
 def test_a_classifier_by_name():
     model = get_model('paca-t_8xb128_in1k')
     assert type(model.backbone).__name__ == 'PaCaViT'

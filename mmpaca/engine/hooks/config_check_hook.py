@@ -146,10 +146,12 @@ def _adapt_class_weights(runner: Runner, model: nn.Module) -> None:
 
 
 def _check_num_classes(runner: Runner) -> None:
-    _check_seg_classes(runner, 'train', runner.train_loop)
-    if runner.val_loop is not None:
-        _check_seg_classes(runner, 'val', runner.val_loop)
-    if runner.cfg.get('default_scope') != 'mmdet':
+    scope = runner.cfg.get('default_scope')
+    if scope == 'mmseg':
+        _check_seg_classes(runner, 'train', runner.train_loop)
+        if runner.val_loop is not None:
+            _check_seg_classes(runner, 'val', runner.val_loop)
+    if scope != 'mmdet':
         return
     from mmdet.engine.hooks import NumClassCheckHook
 

@@ -64,9 +64,9 @@ class SegLabelCheckHook(Hook):
                 )
 
 
-def _flat(samples: Sequence) -> list:
+def _flat(samples: Sequence) -> list[Any]:
     """Data samples of a batch; test-time augmentation has a list for each image."""
-    flat = []
+    flat: list[Any] = []
     for sample in samples:
         flat += sample if isinstance(sample, list | tuple) else [sample]
     return flat
