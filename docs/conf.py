@@ -51,7 +51,7 @@ if os.environ.get('READTHEDOCS') == 'True':
 nitpick_ignore_regex = [
     (
         'py:.*',
-        r'(argparse|collections|mmcv|mmdet|mmengine|mmpretrain|np|numpy|os|pathlib|torch)\..*',
+        r'(argparse|collections|mmcv|mmdet|mmengine|mmpretrain|mmseg|np|numpy|os|pathlib|torch)\..*',
     ),
     ('py:.*', r'(Config|Path|Runner|Tensor)'),
 ]
@@ -75,6 +75,7 @@ PAGES = {
     'CONTRIBUTING.md': '/contributing.md',
     'configs/paca_vit/README.md': '/model_zoo.md',
     'configs/classification/README.md': '/model_zoo.md',
+    'configs/segmentation/README.md': '/model_zoo.md',
 }
 
 

@@ -1,6 +1,6 @@
 """Scope ``mmpaca``: children of mmengine's root registries.
 
-The registries of mmdet and mmpretrain look in the root, never in each other. Classes with a bare
+The registries of mmdet, mmpretrain and mmseg look in the root, never in each other. Classes with a bare
 name (``type='PaCaViT'``) are therefore registered in the root as well.
 """
 

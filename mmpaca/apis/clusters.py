@@ -33,12 +33,14 @@ def page(
     """Draw the clusters of images, and write an interactive page.
 
     Writes ``index.html``, and for each image a folder ``NNN_NAME`` with ``detections.jpg``,
-    ``stageI_blockJ.jpg`` (clusters) and ``looked_at_K.jpg`` (relevance of patches to detections).
+    ``stageI_blockJ.jpg`` (clusters) and ``looked_at_K.jpg`` (relevance of patches to detections, or
+    to the regions of a segmentor's classes). Of a PaCaSegHead there is ``head.jpg``: its clusters
+    are the classes.
 
     Args:
         images: image files, folders and globs.
-        config: config of mmdet or mmpretrain with a PaCaViT: a path, a name that ``mmpaca configs``
-            lists, or a Config.
+        config: config of mmdet, mmpretrain or mmseg with a PaCaViT: a path, a name that
+            ``mmpaca configs`` lists, or a Config.
         checkpoint: path or URL of its weights.
         out_dir: output folder.
         device: e.g. ``'cuda:0'``; None for the GPU if there is one.

@@ -1,4 +1,4 @@
-"""Draw the clusters of a PaCa detector or classifier on images.
+"""Draw the clusters of a PaCa detector, classifier or segmentor on images.
 
 Writes to DIR:
 
@@ -6,6 +6,8 @@ Writes to DIR:
   NNN_NAME/detections.jpg     the predictions
   NNN_NAME/stageI_blockJ.jpg  strongest cluster of each patch, and heat maps of the
                               clusters that receive most attention
+  NNN_NAME/head.jpg           the same for a PaCa segmentation head, whose clusters are
+                              the classes
   NNN_NAME/looked_at_K.jpg    relevance of patches to each detection
 """
 

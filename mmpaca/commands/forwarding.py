@@ -1,4 +1,4 @@
-"""Shared by ``train`` and ``test``: flags that are forwarded to mmdet's or mmpretrain's tool."""
+"""Shared by ``train`` and ``test``: flags that are forwarded to the codebase's tool."""
 
 import argparse
 from collections.abc import Sequence

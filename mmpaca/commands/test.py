@@ -1,7 +1,7 @@
-"""Test a detector or classifier on the test set of its config.
+"""Test a detector, classifier or segmentor on the test set of its config.
 
-Runs mmdet's or mmpretrain's own test script, depending on the default_scope of CONFIG, with mmpaca
-registered.
+Runs the test script of mmdet, mmpretrain or mmseg, depending on the default_scope of CONFIG, with
+mmpaca registered.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import argparse
 from . import options
 from .forwarding import add_common_flags, add_flag, add_launch_arguments, launch
 
-HELP = 'test a detector or classifier'
+HELP = 'test a detector, classifier or segmentor'
 EXAMPLE = 'mmpaca test mask_rcnn_paca work_dirs/paca/epoch_12.pth --nproc 8'
 
 
@@ -18,8 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_config(parser)
     options.add_checkpoint(parser)
     add_launch_arguments(parser)
-    flags = parser.add_argument_group('flags of mmdet and mmpretrain')
-    add_flag(flags, '--out', metavar='FILE.pkl', help='write the predictions')
+    flags = parser.add_argument_group('flags of mmdet, mmpretrain and mmseg')
+    add_flag(
+        flags, '--out', metavar='OUT', help='write the predictions: FILE.pkl; mmseg: a folder of PNGs'
+    )
     add_flag(flags, '--show-dir', metavar='DIR', help='write pictures below the work dir')
     add_flag(flags, '--show', help='show pictures in a window')
     add_flag(flags, '--wait-time', metavar='SECONDS', help='time of each picture (default: 2)')

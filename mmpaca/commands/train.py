@@ -1,6 +1,6 @@
-"""Train a detector or classifier.
+"""Train a detector, classifier or segmentor.
 
-Runs mmdet's or mmpretrain's own training script, depending on the default_scope of CONFIG, with
+Runs the training script of mmdet, mmpretrain or mmseg, depending on the default_scope of CONFIG, with
 mmpaca registered. For several machines see tools/dist_train.sh.
 """
 
@@ -9,7 +9,7 @@ import argparse
 from . import options
 from .forwarding import add_common_flags, add_flag, add_launch_arguments, launch
 
-HELP = 'train a detector or classifier'
+HELP = 'train a detector, classifier or segmentor'
 EXAMPLE = 'mmpaca train mask_rcnn_paca --nproc 8 --amp --work-dir work_dirs/paca'
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the config, how to launch, and the flags of both codebases."""
     options.add_config(parser)
     add_launch_arguments(parser)
-    flags = parser.add_argument_group('flags of mmdet and mmpretrain')
+    flags = parser.add_argument_group('flags of mmdet, mmpretrain and mmseg')
     add_flag(
         flags,
         '--resume',

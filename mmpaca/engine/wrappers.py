@@ -5,7 +5,7 @@ from torch import nn
 
 
 def unwrapped(model: nn.Module, allow_tta: bool = True) -> nn.Module:
-    """The detector or classifier inside DistributedDataParallel and test-time augmentation.
+    """The detector, classifier or segmentor inside DistributedDataParallel and test-time augmentation.
 
     Args:
         model: A runner's model.

@@ -10,7 +10,7 @@ import numpy as np
 class Geometry:
     """Image <-> network-input coordinates of one image.
 
-    Supports the test pipelines of mmdet and mmpretrain: resize, then optionally crop the centre
+    Supports the test pipelines of mmdet, mmpretrain and mmseg: resize, then optionally crop the centre
     (``CenterCrop``), then pad at the right and the bottom (``Pad``, or the batch's padding). Cell
     (i, j) of a map covers ``stride x stride`` pixels of the padded input from row ``stride * i``
     and column ``stride * j`` on, as in RoIAlign; at odd sizes the last cells exceed the border.

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,3 +183,31 @@ def test_in_a_browser(scene, tmp_path, browser):
     # Only this test reads the canvas, which Chromium remarks upon.
     log = [entry for entry in browser.get_log('browser') if 'getImageData' not in entry['message']]
     assert log == []
+
+
+def test_classes_of_a_segmentor_in_a_browser(scene, tmp_path, browser):
+    """The head's clusters have the names of classes; a click keeps the patch, not a box."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    head = replace(scene.blocks[0], stage=4, block=0, is_head=True)
+    classes = ('road', 'sky', 'car', 'tree')
+    blocks = [*scene.blocks, head]
+    segmented = replace(scene, blocks=blocks, classes=classes, is_segmented=True)
+    with Page(tmp_path / 'index.html') as page:
+        page.add('a.jpg', segmented)
+    browser.get((tmp_path / 'index.html').as_uri())
+    ready = 'return document.body.dataset.ready'
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script(ready) == 'a.jpg')
+    stage = Select(browser.find_element(By.ID, 'stage'))
+    assert [option.text for option in stage.options] == ['1', '3', 'segmentation head']
+    stage.select_by_visible_text('segmentation head')
+    view, status = (browser.find_element(By.ID, name) for name in ('view', 'status'))
+    assert status.text.startswith('Segmentation head') and 'strongest class' in status.text
+    size = view.size
+    at = (20 / 80 - 0.5) * size['width'], (15 / 60 - 0.5) * size['height']  # in the first region
+    ActionChains(browser).move_to_element_with_offset(view, *at).click().perform()
+    shares = r'attends to classes tree \(50 %\), road \(3[78] %\), sky \(1[23] %\), car \(0 %\)'
+    assert re.search(shares + r'\. Predicted: <b>cat</b>\.$', status.text)
+    assert browser.find_element(By.ID, 'clusters').text.startswith('tree: 50 %')
