@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_launch_arguments(parser)
     flags = parser.add_argument_group('flags of mmdet, mmpretrain and mmseg')
     add_flag(
-        flags, '--out', metavar='OUT', help='write the predictions: FILE.pkl; mmseg: a folder of PNGs'
+        flags,
+        '--out',
+        metavar='OUT',
+        help='write the predictions: FILE.pkl; mmseg: a folder of PNGs',
     )
     add_flag(flags, '--show-dir', metavar='DIR', help='write pictures below the work dir')
     add_flag(flags, '--show', help='show pictures in a window')

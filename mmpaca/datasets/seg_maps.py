@@ -24,7 +24,7 @@ class LoadVerifiedSegImage(LoadVerifiedImageFromFile):
     """Load an image of a segmentation dataset.
 
     Args:
-        **kwargs: see :class:`LoadVerifiedImageFromFile`.
+        **kwargs: arguments of :class:`~mmpaca.datasets.coco.LoadVerifiedImageFromFile`.
     """
 
     def transform(self, results: dict) -> dict:

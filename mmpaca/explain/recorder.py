@@ -42,7 +42,7 @@ class BlockRecord:
 
     @property
     def title(self) -> str:
-        """Name for people and metrics: ``'stage1'``, or ``'head'``."""
+        """``'stage1'`` (counted from 1) or ``'head'``, as metrics call it."""
         return 'head' if self.is_head else f'stage{self.stage + 1}'
 
     def recorded_attention(self) -> Tensor:
