@@ -1,5 +1,8 @@
 """Segmentation through mmseg: recipes, a step of every config, resuming, fine-tuning, bad data."""
 
+import gzip
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,12 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
+from official import DATA, official_tensors
 from PIL import Image
 from segmentation import HEIGHT, ROOT, WIDTH, shrink, tiny_config, write_camvid
 
+from mmpaca.apis.flops import SEG_TOLERANCES, Comparison
+from mmpaca.apis.inference import Predictor
 from mmpaca.checkpoint import load_from_local
 from mmpaca.datasets import SegFileError
 from mmpaca.engine.hooks.config_check_hook import _check_decode_heads
@@ -139,6 +145,34 @@ def test_groups_of_the_optimizer(name, renewed):
     assert any('backbone' in name for name in boosted) == renewed
 
 
+def test_authors_file_gives_the_authors_numbers(tmp_path):
+    """The ADE20K config with a file of their names: their logits, to float32's rounding."""
+    golden = json.loads(gzip.decompress((DATA / 'golden_seg.json.gz').read_bytes()))
+    golden = golden['pacahead_tiny_conv']
+    torch.save(dict(state_dict=official_tensors(golden['shapes'])), tmp_path / 'authors.pth')
+    cfg = Config.fromfile(FOLDER / 'paca-head_paca-t_8xb2-160k_ade20k-512x512.py')
+    predictor = Predictor(cfg, tmp_path / 'authors.pth', 'cpu')
+    assert len(predictor.classes) == 150 and predictor.classes[:2] == ('wall', 'building')
+    x = torch.from_numpy(np.random.RandomState(7).standard_normal((2, 3, 64, 96))).float()
+    with torch.no_grad():
+        logits = predictor.model(x, mode='tensor').flatten()
+    expected = golden['arrays']['even_logits']
+    error = logits[torch.tensor(expected['index'])] - torch.tensor(expected['value'])
+    assert error.abs().max() < 1e-4 * expected['mean_std_absmax'][2]
+
+
+@pytest.mark.parametrize(
+    ('params', 'macs', 'matches'),
+    [
+        ((23_163_788, 23_200_000), (46_974_156_800, 47_200_000_000), True),
+        ((23_163_788, 23_400_000), (46_974_156_800, 47_300_000_000), False),  # m49, in their table
+        ((23_163_788, 23_200_000), (46_974_156_800, 47_600_000_000), False),
+    ],
+)
+def test_published_figures_that_contradict_the_config(params, macs, matches):
+    assert Comparison('s', params, macs, SEG_TOLERANCES).matches == matches
+
+
 def train(cfg: Config) -> Runner:
     cfg.experiment_name = cfg.work_dir.replace('/', '_')
     runner = Runner.from_cfg(cfg)
@@ -234,6 +268,14 @@ def wrong_label(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
+def test_missing_label_maps_are_found_before_training(tmp_path):
+    data = write_camvid(tmp_path / 'data')
+    (data / 'labels/val/2.png').unlink()
+    says = '1 of the 3 label maps of val_dataloader do not exist, first .*labels/val/2.png: check'
+    with pytest.raises(SegFileError, match=says):
+        train(tiny_config(data, tmp_path / 'run'))
+
+
 @pytest.mark.parametrize('part', ['train', 'val'])
 def test_labels_out_of_range(tmp_path, part):
     """In training an index error, or a device assertion; in validation wrong numbers."""
@@ -289,7 +331,7 @@ def test_files_that_are_no_images(tmp_path):
     dataset = DATASETS.build(tiny_config(data, tmp_path).train_dataloader.dataset)
     with pytest.raises(SegFileError, match='images/train/4.jpg: is a truncated JPEG file'):
         dataset[4]
-    with pytest.raises(SegFileError, match='label map .*labels/train/2.png cannot be decoded'):
+    with pytest.raises(SegFileError, match='label map .*labels/train/2.png is no image file'):
         dataset[2]
 
 

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, TRANSFORMS
+from mmengine.registry import MODELS, TRANSFORMS
 from mmengine.runner import load_checkpoint
 from mmengine.structures import BaseDataElement
 
@@ -67,4 +67,6 @@ def _meta_of(config: Config) -> dict[str, Any]:
     dataset = config.test_dataloader.dataset
     if dataset.get('metainfo', {}).get('classes'):
         return dict(dataset.metainfo)
+    from mmseg.registry import DATASETS
+
     return getattr(DATASETS.get(dataset.type), 'METAINFO', {})

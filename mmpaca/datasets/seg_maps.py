@@ -92,7 +92,9 @@ class LoadVerifiedSegMap(BaseTransform):
                 f'label map {path} does not exist: check data_prefix.seg_map_path, img_suffix and '
                 'seg_map_suffix of the dataset'
             ) from None
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        except UnidentifiedImageError:
+            raise SegFileError(f'label map {path} is no image file') from None
+        except (OSError, SyntaxError) as error:
             raise SegFileError(f'label map {path} cannot be decoded: {error}') from error
         if labels.ndim != 2:
             raise SegFileError(

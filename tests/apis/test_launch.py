@@ -13,6 +13,7 @@ from mmpaca.__main__ import main
 from mmpaca.apis import launch
 from mmpaca.apis.launch import readable_errors
 from mmpaca.apis.torchrun import check_gpus, torchrun_command
+from mmpaca.datasets import SegFileError
 
 CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
 
@@ -23,6 +24,7 @@ CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
         (torch.OutOfMemoryError('CUDA out of memory. Tried to\nmore'), '0', 'out of GPU memory: lower train_dataloader.batch_size'),
         (FileNotFoundError('file "x.py" does not exist'), '0', 'error: rank 0: file "x.py" does not exist'),
         (FileExistsError(17, 'File exists', 'run'), '0', "error: rank 0: [Errno 17] File exists: 'run'"),
+        (SegFileError('Caught SegFileError in worker\nx.SegFileError: map a.png is broken\n'), '0', 'error: rank 0: map a.png is broken'),
         (ValueError('wrong'), '1', 'error: rank 1: ValueError: wrong'),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Check before a run that the parts of a config match."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from torch import nn
 
 from mmpaca.datasets.coco_categories import check_category_order
+from mmpaca.datasets.seg_maps import SegFileError
 from mmpaca.engine.wrappers import unwrapped
 from mmpaca.models import PaCaViT
 from mmpaca.registry import HOOKS
@@ -52,7 +54,8 @@ class ConfigCheckHook(Hook):
 
         Raises:
             AssertionError: A detector's ``num_classes`` differs from the dataset's classes.
-            ValueError: A segmentor's differs, or the metric's annotation file lacks images or classes of the dataset.
+            SegFileError: Label maps of a segmentor's dataset do not exist.
+            ValueError: A segmentor's ``num_classes`` differs, or the metric's annotation file lacks images or classes of the dataset.
         """
         if not self.enabled:
             return
@@ -64,7 +67,8 @@ class ConfigCheckHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Check classes and evaluator of the test; raises as :meth:`before_train`."""
         if self.enabled:
-            _check_seg_classes(runner, 'test', runner.test_loop)
+            if runner.cfg.get('default_scope') == 'mmseg':
+                _check_segmentation(runner, 'test', runner.test_loop)
             _check_evaluator(runner.test_loop, 'test')
 
 
@@ -148,9 +152,9 @@ def _adapt_class_weights(runner: Runner, model: nn.Module) -> None:
 def _check_num_classes(runner: Runner) -> None:
     scope = runner.cfg.get('default_scope')
     if scope == 'mmseg':
-        _check_seg_classes(runner, 'train', runner.train_loop)
+        _check_segmentation(runner, 'train', runner.train_loop)
         if runner.val_loop is not None:
-            _check_seg_classes(runner, 'val', runner.val_loop)
+            _check_segmentation(runner, 'val', runner.val_loop)
     if scope != 'mmdet':
         return
     from mmdet.engine.hooks import NumClassCheckHook
@@ -161,8 +165,10 @@ def _check_num_classes(runner: Runner) -> None:
         hook.before_val_epoch(runner)
 
 
-def _check_seg_classes(runner: Runner, name: str, loop: Any) -> None:
-    classes = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
+def _check_segmentation(runner: Runner, name: str, loop: Any) -> None:
+    dataset = loop.dataloader.dataset
+    _check_label_maps(dataset, name)
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
     for head_name, head in decode_heads(unwrapped(runner.model)):
         if classes and head.num_classes != len(classes):
             raise ValueError(
@@ -170,6 +176,20 @@ def _check_seg_classes(runner: Runner, name: str, loop: Any) -> None:
                 f'{name}_dataloader has {len(classes)} classes: set {head_name}=dict(num_classes='
                 f'{len(classes)}), or metainfo=dict(classes=...) of the dataset'
             )
+
+
+def _check_label_maps(dataset: Any, name: str) -> None:
+    """Find missing files now: training may draw their images after hours only."""
+    if not hasattr(dataset, 'get_data_info') or getattr(dataset, 'backend_args', None):
+        return
+    infos = map(dataset.get_data_info, range(len(dataset)))
+    paths = [info['seg_map_path'] for info in infos if 'seg_map_path' in info]
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+        raise SegFileError(
+            f'{len(missing)} of the {len(paths)} label maps of {name}_dataloader do not exist, '
+            f'first {missing[0]}: check data_prefix.seg_map_path, img_suffix and seg_map_suffix'
+        )
 
 
 def _check_evaluator(loop: ValLoop | TestLoop, name: str) -> None:
