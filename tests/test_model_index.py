@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib.util
 import re
 from pathlib import Path
 
@@ -20,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 IMPORTS = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
 METAFILES = [yaml.safe_load((ROOT / path).read_text()) for path in IMPORTS]
 MODEL_INFOS = {model['Name']: model for metafile in METAFILES for model in metafile['Models']}
+# mmseg's configs can be read only where it is installed.
+READABLE = [n for n in MODEL_INFOS if 'ade20k' not in n or importlib.util.find_spec('mmseg')]
 RELEASE = 'https://github.com/iVMCL/PaCaViT/releases/download/pacavit/'
 # The authors' table contradicts the architecture (see configs/paca_vit/README.md).
 CONTRADICTED = {'mask-rcnn_paca-b-teacher_1x_coco', 'paca-b-teacher_8xb128_in1k'}
@@ -84,6 +87,8 @@ def test_weights_are_the_authors():
                 'Weights': info['Weights'],
                 'Code': 'https://github.com/iVMCL/PaCaViT',
             }
+        if name not in READABLE:
+            continue
         init_cfg = config_of(info).model.backbone.get('init_cfg')
         if init_cfg:
             assert init_cfg.checkpoint in classifiers
@@ -91,7 +96,8 @@ def test_weights_are_the_authors():
 
 
 def test_epochs_are_the_configs():
-    for info in MODEL_INFOS.values():
+    for name in READABLE:
+        info = MODEL_INFOS[name]
         cfg, metadata = config_of(info), info['Metadata']
         if 'max_iters' in cfg.train_cfg:
             assert metadata['Iterations'] == cfg.train_cfg.max_iters
@@ -99,7 +105,7 @@ def test_epochs_are_the_configs():
             assert metadata['Epochs'] == cfg.train_cfg.max_epochs
 
 
-@pytest.mark.parametrize('name', MODEL_INFOS)
+@pytest.mark.parametrize('name', READABLE)
 def test_parameters(name):
     info = MODEL_INFOS[name]
     cfg = config_of(info)
@@ -127,7 +133,7 @@ def shape_of(name: str) -> tuple[int, int]:
 COUNTED = 'atss|retina|rtm|paca-(?!head)|(paca-head|upernet)_paca-t_|paca-head_paca-t-teacher'
 
 
-@pytest.mark.parametrize('name', [n for n in MODEL_INFOS if re.match(COUNTED, n)])
+@pytest.mark.parametrize('name', [n for n in READABLE if re.match(COUNTED, n)])
 def test_flops(name):
     info = MODEL_INFOS[name]
     with torch.device('meta'):

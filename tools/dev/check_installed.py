@@ -17,6 +17,7 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 DETECTOR = 'mask-rcnn_paca-t_1x_coco'
 CLASSIFIER = 'paca-t_8xb128_in1k'
+SEGMENTOR = 'paca-head_paca-t_8xb2-160k_ade20k-512x512'
 DEMO = 'mask-rcnn_paca-demo_shapes.py'
 OPTIONS = ('train_dataloader.batch_size=2', 'val_dataloader.batch_size=2')
 TRAIN = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2')
@@ -201,6 +202,14 @@ class Checks:
         from mmpretrain import get_model
 
         assert type(get_model(CLASSIFIER).backbone).__name__ == 'PaCaViT'
+
+    def segmentor_by_name(self) -> None:
+        from mmseg.apis import MMSegInferencer
+
+        assert SEGMENTOR in MMSegInferencer.list_models('mmseg')
+        assert '13.33 M parameters' in run(
+            BIN / 'mmpaca', 'flops', SEGMENTOR, '--shape', '64', '64'
+        )
 
     @staticmethod
     def _save_random_weights(path: Path) -> None:

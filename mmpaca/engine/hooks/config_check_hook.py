@@ -167,7 +167,8 @@ def _check_num_classes(runner: Runner) -> None:
 
 def _check_segmentation(runner: Runner, name: str, loop: Any) -> None:
     dataset = loop.dataloader.dataset
-    _check_label_maps(dataset, name)
+    if name != 'test':  # predictions alone need no label maps
+        _check_label_maps(dataset, name)
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     for head_name, head in decode_heads(unwrapped(runner.model)):
         if classes and head.num_classes != len(classes):
