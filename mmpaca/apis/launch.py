@@ -74,7 +74,7 @@ def run_tool(name: str, argv: Sequence[str] | None = None, trust: bool = False) 
     elif dist.is_torchelastic_launched():
         check_gpus(int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
     sys.argv = [str(script), *argv]
-    status: object = 0
+    status: str | int = 0
     with readable_errors():
         try:
             runpy.run_path(str(script), run_name='__main__')
@@ -191,7 +191,12 @@ def _use_cpu_processes(argv: Sequence[str]) -> list[str]:
     Returns:
         Options to append to the tool's command line.
     """
-    dist.init_process_group('gloo')
+    store, rank, world_size = next(dist.rendezvous('env://'))
+    # The store may be that of an attempt before, with the addresses of processes that are gone.
+    attempt = f'{os.environ["TORCHELASTIC_RESTART_COUNT"]} of {world_size}'
+    dist.init_process_group(
+        'gloo', store=dist.PrefixStore(attempt, store), rank=rank, world_size=world_size
+    )
     if dist.get_rank() == 0:
         print(f'no CUDA: {dist.get_world_size()} CPU processes with the gloo backend', flush=True)
     options = [*_CPU_WRAPPER]

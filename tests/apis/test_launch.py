@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed.run
 from commands import ROOT
+from torch.distributed import HashStore
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -182,7 +183,9 @@ def test_trusting_is_a_flag(monkeypatch):
     [([], None), (['--cfg-options', 'a=1', 'find_unused_parameters=True'], True)],
 )
 def test_cpu_processes_keep_what_the_config_asks_of_ddp(tmp_path, monkeypatch, arguments, unused):
-    monkeypatch.setattr(launch.dist, 'init_process_group', lambda backend: None)
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    monkeypatch.setattr(launch.dist, 'rendezvous', lambda url: iter([(HashStore(), 1, 2)]))
+    monkeypatch.setattr(launch.dist, 'init_process_group', lambda backend, **kwargs: None)
     monkeypatch.setattr(launch.dist, 'get_rank', lambda: 1)
     (tmp_path / 'own.py').write_text('model_wrapper_cfg = dict(bucket_cap_mb=5)')
     argv = [str(tmp_path / 'own.py'), *arguments]

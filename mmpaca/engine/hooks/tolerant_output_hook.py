@@ -37,7 +37,7 @@ class TolerantOutputHook(Hook):
         if not self.enabled:
             return
         for handler in runner.logger.handlers:
-            handler.handleError = functools.partial(self._log_failed, runner, handler)  # type: ignore[method-assign]
+            handler.handleError = functools.partial(self._log_failed, runner, handler)
         self._guard(runner, runner.visualizer, 'add_datasample')
         for backend in runner.visualizer._vis_backends.values():
             for name in _BACKEND:
