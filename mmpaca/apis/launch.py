@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,6 +32,24 @@ from .torchrun import check_gpus, error_prefix
 _RUNNER_KEYS = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn')
 # What mmengine's Runner passes to DDP, except the device ids, which CPU modules refuse.
 _CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_buffers=False')
+
+# The smallest valid value of entries that mmengine takes as they are.
+_MINIMA = {
+    'train_cfg.max_epochs': 1,
+    'train_cfg.max_iters': 1,
+    'train_cfg.val_begin': 0,
+    'train_cfg.val_interval': 1,
+    'train_dataloader.batch_size': 1,
+    'train_dataloader.num_workers': 0,
+    'val_dataloader.batch_size': 1,
+    'val_dataloader.num_workers': 0,
+    'test_dataloader.batch_size': 1,
+    'test_dataloader.num_workers': 0,
+    'optim_wrapper.accumulative_counts': 1,
+    'default_hooks.logger.interval': 1,
+    'default_hooks.checkpoint.interval': -1,
+    'randomness.seed': 0,
+}
 
 OUT_OF_MEMORY = (
     'out of GPU memory: lower train_dataloader.batch_size or the image size of the pipeline, set '
@@ -161,11 +180,17 @@ def check_arguments(argv: Sequence[str]) -> None:
             "--elastic: the config has no mmpaca.ExactResumeHook; inherit '"
             "mmpaca::_base_/mmpaca.py' and set default_hooks = _base_.mmpaca_default_hooks"
         )
-    for name in ('max_epochs', 'max_iters', 'val_interval'):
-        value = (config.get('train_cfg') or {}).get(name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f'train_cfg.{name}={value!r} is invalid: give a whole number >= 1')
+    _check_numbers(config)
     _warn_of_unread_options(argv)
+
+
+def _check_numbers(config: Config) -> None:
+    for key, minimum in _MINIMA.items():
+        value: Any = config
+        for name in key.split('.'):
+            value = (value or {}).get(name)
+        if value is not None and (type(value) is not int or value < minimum):
+            raise ValueError(f'{key}={value!r} is invalid: give a whole number >= {minimum}')
 
 
 def _has_masks(config: Config) -> bool:
@@ -220,7 +245,8 @@ def _end_cpu_process(status: int) -> None:
 def readable_errors() -> Iterator[None]:
     """End the process with status 1: with one line for a user's error, else with the traceback.
 
-    A user's errors are missing or misplaced files and too little GPU memory. Of any other error the
+    A user's errors are those of a file (missing, misplaced, without permission, on a full disk) and
+    too little GPU memory. Of any other error the
     first process of a machine prints the traceback and the others the last line: they mostly fail
     for the same reason.
 
@@ -232,9 +258,11 @@ def readable_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         sys.exit(f'{prefix}{OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        sys.exit(f'{prefix}{error}')
     except Exception as error:
+        if isinstance(error, FileNotFoundError | FileExistsError) or (
+            isinstance(error, OSError) and error.filename is not None
+        ):
+            sys.exit(f'{prefix}{error}')
         if os.environ.get('LOCAL_RANK', '0') != '0':
             sys.exit(f'{prefix}{type(error).__name__}: {error}')
         sys.excepthook(type(error), error, error.__traceback__)

@@ -28,6 +28,8 @@ CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
         (torch.OutOfMemoryError('CUDA out of memory. Tried to\nmore'), '0', 'out of GPU memory: lower train_dataloader.batch_size'),
         (FileNotFoundError('file "x.py" does not exist'), '0', 'error: rank 0: file "x.py" does not exist'),
         (FileExistsError(17, 'File exists', 'run'), '0', "error: rank 0: [Errno 17] File exists: 'run'"),
+        (OSError(28, 'No space left on device', 'a.pth'), '0', "No space left on device: 'a.pth'"),
+        (PermissionError(13, 'Permission denied', 'run'), '0', "Permission denied: 'run'"),
         (ValueError('wrong'), '1', 'error: rank 1: ValueError: wrong'),
     ],
 )  # fmt: skip
@@ -215,6 +217,11 @@ def test_options_that_nothing_reads(monkeypatch):
     [
         ('train CONFIG --amp', '--amp: mixed precision needs a GPU'),
         ('train CONFIG --cfg-options train_cfg.max_iters=-5', 'train_cfg.max_iters=-5 is invalid'),
+        ('train CONFIG --cfg-options train_dataloader.batch_size=0', 'train_dataloader.batch_size=0 is inv'),
+        ('train CONFIG --cfg-options val_dataloader.num_workers=-1', 'val_dataloader.num_workers=-1 is invalid: give a whole number >= 0'),
+        ('train CONFIG --cfg-options optim_wrapper.accumulative_counts=0', 'optim_wrapper.accumulative_counts=0 is'),
+        ('train CONFIG --cfg-options default_hooks.logger.interval=a', "default_hooks.logger.interval='a' is"),
+        ('train CONFIG --cfg-options randomness.seed=-1', 'randomness.seed=-1 is invalid'),
         ('train CONFIG --cfg-options train_cfg.max_iters=1.5', 'train_cfg.max_iters=1.5 is inv'),
         ('train plain.py --elastic', '--elastic: the config has no mmpaca.ExactResumeHook'),
         ('train nowhere.py', 'config nowhere.py is neither a file nor a config of mmpaca'),
@@ -227,7 +234,7 @@ def test_options_that_nothing_reads(monkeypatch):
         ('test CONFIG x.pth --tta', '--tta: mmdet has no test-time augmentation for instance'),
         ('test CONFIG published', 'no weights are published for mask-rcnn_paca-demo_shapes'),
     ],
-)
+)  # fmt: skip
 def test_wrong_arguments_are_refused_in_a_line(monkeypatch, tmp_path, capsys, arguments, says):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
