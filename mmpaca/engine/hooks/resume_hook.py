@@ -108,6 +108,7 @@ class ExactResumeHook(Hook):
         self._set_started(runner, state)
         if not state['validated'] and _validation_is_due(runner, state['batches_per_epoch']):
             runner.logger.info('Running the validation that was due or interrupted.')
+            restore_rng(state['rng'])  # save_best saves them again
             runner.val_loop.run()
         self._place(runner, state)
 
