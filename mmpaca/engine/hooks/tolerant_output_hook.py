@@ -46,8 +46,9 @@ class TolerantOutputHook(Hook):
             if isinstance(hook, LoggerHook):
                 self._guard(runner, hook, 'after_test_epoch')
                 self._guard(runner, hook, 'after_run')
-        if isinstance(runner._train_loop, BaseLoop) and runner.val_loop is not None:
-            for metric in runner.val_loop.evaluator.metrics:
+        if isinstance(runner._train_loop, BaseLoop):
+            evaluator = getattr(runner.val_loop, 'evaluator', None)
+            for metric in getattr(evaluator, 'metrics', []):
                 self._guard(runner, metric, 'compute_metrics', instead={})
 
     def _guard(self, runner: Runner, owner: Any, name: str, instead: Any = None) -> None:
