@@ -116,6 +116,27 @@ def test_slurm_command(root, run, tmp_path, script, last):
     assert f'--work-dir={last}' in lines if script == 'slurm_train.sh' else last in lines
 
 
+@pytest.mark.parametrize('batch', [True, False])
+def test_slurm_requeues_at_the_time_limit(root, run, tmp_path, batch):
+    """With an srun that meets the time limit once, then fails."""
+    (tmp_path / 'bin').mkdir()
+    srun = '#!/usr/bin/env bash\necho "$@"\n[ -e met ] && exit 3\ntouch met\nexit 138\n'
+    for name, text in (('srun', srun), ('scontrol', '#!/usr/bin/env bash\necho scontrol "$@"\n')):
+        (tmp_path / 'bin' / name).write_text(text)
+        (tmp_path / 'bin' / name).chmod(0o755)
+    env = dict(PATH=f'{tmp_path}/bin:{os.environ["PATH"]}')
+    command = (root / 'tools/slurm_train.sh', 'part', 'name', 'config.py', 'dir')
+    if batch:
+        lines = run(*command, ok=False, SLURM_JOB_ID='77', **env).splitlines()
+        assert lines[-1] == 'scontrol requeue 77'
+        lines = [lines[0], *run(*command, ok=False, SLURM_RESTART_COUNT='1', **env).splitlines()]
+    else:
+        lines = run(*command, ok=False, **env).splitlines()
+    started = [line for line in lines if line.startswith('-p part')]
+    assert len(started) == 2 and all('--signal=USR1@120' in line for line in started)
+    assert ['--resume' in line for line in started] == [False, True]
+
+
 def test_an_official_detector_file_is_a_checkpoint_of_test(root, tool, trained, options, tmp_path):
     """No conversion: names of the authors' release behind ``backbone.``, neck and heads as mmdet's."""
     full, _ = trained

@@ -24,7 +24,7 @@ on_slurm() {
     local per_node=${GPUS_PER_NODE:-8}
     # SRUN_ARGS is a list of flags, to be split.
     # shellcheck disable=SC2086
-    exec srun -p "$partition" --job-name="$job_name" --gres="gpu:$per_node" \
+    srun -p "$partition" --job-name="$job_name" --gres="gpu:$per_node" \
         --ntasks="${GPUS:-8}" --ntasks-per-node="$per_node" \
         --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
         "$PYTHON" -u "$@" --launcher slurm

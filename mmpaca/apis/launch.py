@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,24 @@ _CPU_WRAPPER = (
     'device_ids=None',
     'broadcast_buffers=False',
 )
+
+# The smallest valid value of entries that mmengine takes as they are.
+_MINIMA = {
+    'train_cfg.max_epochs': 1,
+    'train_cfg.max_iters': 1,
+    'train_cfg.val_begin': 0,
+    'train_cfg.val_interval': 1,
+    'train_dataloader.batch_size': 1,
+    'train_dataloader.num_workers': 0,
+    'val_dataloader.batch_size': 1,
+    'val_dataloader.num_workers': 0,
+    'test_dataloader.batch_size': 1,
+    'test_dataloader.num_workers': 0,
+    'optim_wrapper.accumulative_counts': 1,
+    'default_hooks.logger.interval': 1,
+    'default_hooks.checkpoint.interval': -1,
+    'randomness.seed': 0,
+}
 
 OUT_OF_MEMORY = (
     'out of GPU memory: lower train_dataloader.batch_size or the image size of the pipeline, set '
@@ -84,7 +103,7 @@ def run_tool(name: str, argv: Sequence[str] | None = None, trust: bool = False) 
     elif dist.is_torchelastic_launched():
         check_gpus(int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
     sys.argv = [str(script), *argv]
-    status: object = 0
+    status: str | int = 0
     with readable_errors():
         try:
             runpy.run_path(str(script), run_name='__main__')
@@ -173,10 +192,7 @@ def check_arguments(argv: Sequence[str]) -> None:
             "--elastic: the config has no mmpaca.ExactResumeHook; inherit '"
             "mmpaca::_base_/mmpaca.py' and set default_hooks = _base_.mmpaca_default_hooks"
         )
-    for name in ('max_epochs', 'max_iters', 'val_interval'):
-        value = (config.get('train_cfg') or {}).get(name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f'train_cfg.{name}={value!r} is invalid: give a whole number >= 1')
+    _check_numbers(config)
     _warn_of_unread_options(argv)
 
 
@@ -205,6 +221,15 @@ def _resume_from_file(argv: list[str]) -> list[str]:
     return [*rest, '--resume', *load_from]
 
 
+def _check_numbers(config: Config) -> None:
+    for key, minimum in _MINIMA.items():
+        value: Any = config
+        for name in key.split('.'):
+            value = (value or {}).get(name)
+        if value is not None and (type(value) is not int or value < minimum):
+            raise ValueError(f'{key}={value!r} is invalid: give a whole number >= {minimum}')
+
+
 def _has_masks(config: Config) -> bool:
     evaluators = config.get('test_evaluator') or []
     evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
@@ -228,7 +253,12 @@ def _use_cpu_processes(argv: Sequence[str]) -> list[str]:
     Returns:
         Options to append to the tool's command line.
     """
-    dist.init_process_group('gloo')
+    store, rank, world_size = next(dist.rendezvous('env://'))
+    # The store may be that of an attempt before, with the addresses of processes that are gone.
+    attempt = f'{os.environ["TORCHELASTIC_RESTART_COUNT"]} of {world_size}'
+    dist.init_process_group(
+        'gloo', store=dist.PrefixStore(attempt, store), rank=rank, world_size=world_size
+    )
     if dist.get_rank() == 0:
         print(f'no CUDA: {dist.get_world_size()} CPU processes with the gloo backend', flush=True)
     options = [*_CPU_WRAPPER]
@@ -252,7 +282,8 @@ def _end_cpu_process(status: int) -> None:
 def readable_errors() -> Iterator[None]:
     """End the process with status 1: with one line for a user's error, else with the traceback.
 
-    A user's errors are missing, misplaced or wrong files and too little GPU memory. Of any other error the
+    A user's errors are those of a file (missing, misplaced, wrong, without permission, on a full disk)
+    and too little GPU memory. Of any other error the
     first process of a machine prints the traceback and the others the last line: they mostly fail
     for the same reason.
 
@@ -266,9 +297,11 @@ def readable_errors() -> Iterator[None]:
         sys.exit(f'{prefix}{OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')
     except SegFileError as error:  # from a dataloader's worker with a traceback before it
         sys.exit(f'{prefix}{str(error).rstrip().rpartition("SegFileError: ")[2]}')
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        sys.exit(f'{prefix}{error}')
     except Exception as error:
+        if isinstance(error, FileNotFoundError | FileExistsError) or (
+            isinstance(error, OSError) and error.filename is not None
+        ):
+            sys.exit(f'{prefix}{error}')
         if os.environ.get('LOCAL_RANK', '0') != '0':
             sys.exit(f'{prefix}{type(error).__name__}: {error}')
         sys.excepthook(type(error), error, error.__traceback__)

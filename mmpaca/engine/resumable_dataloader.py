@@ -37,6 +37,8 @@ class ContinuedBatchSampler:
         before_first: Callable[[], None] | None = None,
         place: tuple[int, int] | None = None,
     ) -> None:
+        self.rank: int
+        self.world_size: int
         self.rank, self.world_size = place or (get_rank(), get_world_size())
         self.batch_sampler = batch_sampler
         self.sampler: Any = batch_sampler.sampler  # DistSamplerSeedHook sets its epoch

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed.run
 from commands import ROOT
+from torch.distributed import HashStore
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -29,6 +30,8 @@ CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
         (FileNotFoundError('file "x.py" does not exist'), '0', 'error: rank 0: file "x.py" does not exist'),
         (FileExistsError(17, 'File exists', 'run'), '0', "error: rank 0: [Errno 17] File exists: 'run'"),
         (SegFileError('Caught SegFileError in worker\nx.SegFileError: map a.png is broken\n'), '0', 'error: rank 0: map a.png is broken'),
+        (OSError(28, 'No space left on device', 'a.pth'), '0', "No space left on device: 'a.pth'"),
+        (PermissionError(13, 'Permission denied', 'run'), '0', "Permission denied: 'run'"),
         (ValueError('wrong'), '1', 'error: rank 1: ValueError: wrong'),
     ],
 )  # fmt: skip
@@ -184,7 +187,9 @@ def test_trusting_is_a_flag(monkeypatch):
     [([], None), (['--cfg-options', 'a=1', 'find_unused_parameters=True'], True)],
 )
 def test_cpu_processes_keep_what_the_config_asks_of_ddp(tmp_path, monkeypatch, arguments, unused):
-    monkeypatch.setattr(launch.dist, 'init_process_group', lambda backend: None)
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    monkeypatch.setattr(launch.dist, 'rendezvous', lambda url: iter([(HashStore(), 1, 2)]))
+    monkeypatch.setattr(launch.dist, 'init_process_group', lambda backend, **kwargs: None)
     monkeypatch.setattr(launch.dist, 'get_rank', lambda: 1)
     (tmp_path / 'own.py').write_text('model_wrapper_cfg = dict(bucket_cap_mb=5)')
     argv = [str(tmp_path / 'own.py'), *arguments]
@@ -214,6 +219,11 @@ def test_options_that_nothing_reads(monkeypatch):
     [
         ('train CONFIG --amp', '--amp: mixed precision needs a GPU'),
         ('train CONFIG --cfg-options train_cfg.max_iters=-5', 'train_cfg.max_iters=-5 is invalid'),
+        ('train CONFIG --cfg-options train_dataloader.batch_size=0', 'train_dataloader.batch_size=0 is inv'),
+        ('train CONFIG --cfg-options val_dataloader.num_workers=-1', 'val_dataloader.num_workers=-1 is invalid: give a whole number >= 0'),
+        ('train CONFIG --cfg-options optim_wrapper.accumulative_counts=0', 'optim_wrapper.accumulative_counts=0 is'),
+        ('train CONFIG --cfg-options default_hooks.logger.interval=a', "default_hooks.logger.interval='a' is"),
+        ('train CONFIG --cfg-options randomness.seed=-1', 'randomness.seed=-1 is invalid'),
         ('train CONFIG --cfg-options train_cfg.max_iters=1.5', 'train_cfg.max_iters=1.5 is inv'),
         ('train plain.py --elastic', '--elastic: the config has no mmpaca.ExactResumeHook'),
         ('train nowhere.py', 'config nowhere.py is neither a file nor a config of mmpaca'),
@@ -226,7 +236,7 @@ def test_options_that_nothing_reads(monkeypatch):
         ('test CONFIG x.pth --tta', '--tta: mmdet has no test-time augmentation for instance'),
         ('test CONFIG published', 'no weights are published for mask-rcnn_paca-demo_shapes'),
     ],
-)
+)  # fmt: skip
 def test_wrong_arguments_are_refused_in_a_line(monkeypatch, tmp_path, capsys, arguments, says):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')

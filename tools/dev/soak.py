@@ -1,6 +1,10 @@
-"""Train under random SIGKILLs and full disks, and compare with a run that was left in peace.
+"""Train under random signals, full disks and hostile files; compare with a run left in peace.
 
 Data are generated, the model is the demo's. Every restart is `tools/train.py CONFIG --resume`.
+SIGKILL and SIGTERM are sent to the process group at a random time of training, validation or
+saving. A full disk is a limit on the size of files. Hostile files are put into the work directory
+before a restart: broken checkpoints, FIFOs, directories and garbage in the place of its files.
+
 Prints a table: restarts survived, iterations lost, final AP of both runs, whether their weights are
 the same, and how much memory the undisturbed run gained. Ends with status 1 where a restart failed
 or the weights differ.
@@ -17,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -27,6 +32,7 @@ from mmpaca.datasets import write_shapes
 
 TRAIN = Path(__file__).resolve().parent.parent / 'train.py'
 POLL = 0.2  # seconds
+TIMEOUT = 3600  # seconds, of one restart
 WARM_UP = 0.1  # of a run, before memory is measured
 
 
@@ -35,16 +41,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/soak'), help='folder of data and runs'
     )
-    parser.add_argument('--iters', type=int, default=2000, help='of training')
+    parser.add_argument('--iters', type=int, default=2000, help='training iterations')
     parser.add_argument('--interval', type=int, default=50, help='iterations between checkpoints')
-    parser.add_argument('--batch-size', type=int, default=2, help='of training')
-    parser.add_argument('--workers', type=int, default=0, help='that load images')
+    parser.add_argument('--batch-size', type=int, default=2, help='images per iteration')
+    parser.add_argument('--workers', type=int, default=0, help='dataloader workers')
     parser.add_argument(
         '--images', type=int, default=200, help='to train on; a quarter more to test'
     )
     parser.add_argument('--kills', type=int, default=20, help='SIGKILLs before it is left in peace')
+    parser.add_argument('--terms', type=int, default=10, help='SIGTERMs, after which it saves')
     parser.add_argument('--full', type=int, default=5, help='how many runs find the disk full')
-    parser.add_argument('--seed', type=int, default=0, help='of when it happens')
+    parser.add_argument(
+        '--hostile', type=int, default=5, help='SIGKILLs after a restart among hostile files'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='random seed of when it happens')
     return parser.parse_args()
 
 
@@ -67,6 +77,7 @@ class Attempt:
 
         work_dir.mkdir(parents=True, exist_ok=True)
         self.work_dir = work_dir
+        self.hung = False
         self.log = work_dir / f'attempt_{len(list(work_dir.glob("attempt_*"))):03d}.txt'
         config = config_dir() / 'demo/mask-rcnn_paca-demo_shapes.py'
         with self.log.open('w') as log:
@@ -78,14 +89,31 @@ class Attempt:
                 preexec_fn=limit,
             )
 
-    def wait(self, until: int | None = None, at: Callable[[int], None] = lambda _: None) -> int:
-        """Wait for the end, or kill it at an iteration; the last iteration that it logged."""
+    def wait(
+        self,
+        until: int | None = None,
+        number: int = signal.SIGKILL,
+        delay: float = 0,
+        at: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Wait for the end; the last iteration that it logged.
+
+        Args:
+            until: an iteration, after which the group gets a signal.
+            number: the signal.
+            delay: seconds from the iteration to the signal.
+            at: is called with the last iteration again and again.
+        """
+        end = time.monotonic() + TIMEOUT
         while self.process.poll() is None:
             time.sleep(POLL)
             at(self.last())
-            if until is not None and self.last() >= until:
-                os.killpg(self.process.pid, signal.SIGKILL)
+            late = time.monotonic() > end  # it hangs
+            if late or (until is not None and self.last() >= until):
+                time.sleep(delay)
+                os.killpg(self.process.pid, signal.SIGKILL if late else number)
                 self.process.wait()
+                self.hung = late
         return self.last()
 
     def last(self) -> int:
@@ -107,7 +135,7 @@ def options(args: argparse.Namespace) -> list[str]:
         'train_dataloader.persistent_workers': args.workers > 0,
         'train_dataloader.batch_size': args.batch_size,
         'train_cfg.max_iters': args.iters,
-        'train_cfg.val_interval': args.iters,
+        'train_cfg.val_interval': max(args.iters // 4, 1),
         'param_scheduler.1.end': max(args.iters, 100),  # after the warm-up
         'default_hooks.checkpoint.interval': args.interval,
         'default_hooks.logger.interval': 1,
@@ -135,30 +163,47 @@ def undisturbed(args: argparse.Namespace) -> tuple[Path, list[tuple[int, int]]]:
 def disturbed(args: argparse.Namespace) -> tuple[Path, dict[str, int]]:
     """Train, dying again and again; the folder and what it came to."""
     rng = random.Random(args.seed)
-    fates = ['kill'] * args.kills + ['full'] * args.full
+    fates = ['kill'] * args.kills + ['term'] * args.terms
+    fates += ['full'] * args.full + ['hostile'] * args.hostile
     rng.shuffle(fates)
     work_dir = args.work_dir / 'disturbed'
-    counts = dict(kills=0, full=0, failed=0, lost=0)
+    counts = dict(kill=0, term=0, full=0, hostile=0, failed=0, lost=0)
     for fate in [*fates, 'peace']:
         done = resumable(work_dir)
-        if fate == 'full':
-            attempt = Attempt(args, work_dir, max_file=1 << 20)  # less than a checkpoint has
-            reached = attempt.wait()
-        else:
-            until = done + rng.randint(1, 3 * args.interval) if fate == 'kill' else None
-            attempt = Attempt(args, work_dir)
-            reached = attempt.wait(until)
+        if fate == 'hostile' and done:
+            put_hostile_files(work_dir, rng)
+        until = done + rng.randint(1, 3 * args.interval)
+        number = signal.SIGTERM if fate == 'term' else signal.SIGKILL
+        # Less than a checkpoint has. Logs and metrics go on.
+        attempt = Attempt(args, work_dir, max_file=1 << 20 if fate == 'full' else None)
+        reached = attempt.wait(
+            until if fate in ('kill', 'term', 'hostile') else None, number, rng.random()
+        )
+        status = attempt.process.returncode
         printed = attempt.log.read_text(errors='replace')
-        finished = attempt.process.returncode == 0
-        if done and f'resumed epoch: 0, iter: {done}' not in printed:
+        resumed = f'resumed epoch: 0, iter: {done}' in printed
+        # Without its last_checkpoint it goes on from an older file.
+        if fate == 'hostile':
+            resumed = 'resumed epoch: 0, iter: ' in printed
+        expected = {
+            'kill': -signal.SIGKILL,
+            'hostile': -signal.SIGKILL,
+            'term': 128 + signal.SIGTERM,
+            'full': 1,
+            'peace': 0,
+        }[fate]
+        saving_failed = fate == 'full' and 'the previous file is unchanged' not in printed
+        wrong = attempt.hung or (bool(done) and not resumed)
+        if status and (status != expected or saving_failed):
+            wrong = True
+        if wrong:
             counts['failed'] += 1
-        if finished:
+            print(f'FAILED: {fate}, status {status}, see {attempt.log}', flush=True)
+        if status == 0:
             break
-        if fate == 'peace' or (fate == 'full' and 'the previous file is unchanged' not in printed):
-            counts['failed'] += 1
-        else:
-            counts['kills' if fate == 'kill' else 'full'] += 1
-        lost = max(reached - resumable(work_dir), 0)
+        counts[fate] += not wrong
+        now = resumable(work_dir)
+        lost = max(reached - now, 0)
         counts['lost'] += lost
         print(
             f'{fate} at iteration {reached} (began at {done}), {lost} to be done again', flush=True
@@ -166,10 +211,44 @@ def disturbed(args: argparse.Namespace) -> tuple[Path, dict[str, int]]:
     return work_dir, counts
 
 
+def put_hostile_files(work_dir: Path, rng: random.Random) -> None:
+    """Put broken and strange files where a restart looks; some in the place of its own."""
+    garbage = rng.randbytes(1000)
+    (work_dir / 'iter_99999991.pth').write_bytes(garbage)
+    (work_dir / 'iter_99999992.pth').write_bytes(b'')
+    whole = Path((work_dir / 'last_checkpoint').read_text()).read_bytes()
+    (work_dir / 'iter_99999993.pth').write_bytes(whole[: len(whole) // 2])
+    (work_dir / 'iter_99999994.pth').mkdir(exist_ok=True)
+    if not (work_dir / 'iter_99999995.pth').exists():
+        os.mkfifo(work_dir / 'iter_99999995.pth')
+    (work_dir / 'iter_99999996.pth.77.part').write_bytes(garbage)
+    if not os.path.lexists(work_dir / 'iter_99999997.pth'):
+        (work_dir / 'iter_99999997.pth').symlink_to('/dev/zero')
+    (work_dir / '.lock').write_bytes(garbage)
+    last = work_dir / 'last_checkpoint'
+    kind = rng.choice(['garbage', 'fifo', 'device', 'missing', 'elsewhere', 'untouched'])
+    if kind != 'untouched':
+        last.unlink()
+    if kind == 'garbage':
+        last.write_bytes(garbage)
+    elif kind == 'fifo':
+        os.mkfifo(last)
+    elif kind == 'device':
+        last.symlink_to('/dev/zero')
+    elif kind == 'elsewhere':
+        last.write_text('s3://bucket/iter_5.pth')
+    print(f'hostile files, last_checkpoint: {kind}', flush=True)
+
+
 def resumable(work_dir: Path) -> int:
     """The iteration of the checkpoint that last_checkpoint names, 0 where there is none."""
     last = work_dir / 'last_checkpoint'
-    return load_from_local(last.read_text())['meta']['iter'] if last.is_file() else 0
+    if not last.is_file():
+        return 0
+    try:
+        return load_from_local(last.read_text())['meta']['iter']
+    except (OSError, ValueError, RuntimeError, UnpicklingError):  # a hostile one is still there
+        return 0
 
 
 def average_precision(work_dir: Path) -> dict[str, float]:
@@ -207,8 +286,10 @@ def main() -> None:
     same = same_weights(peace, work_dir)
     warm = [mib for iteration, mib in memory if iteration > WARM_UP * args.iters]
     rows = {
-        'survived SIGKILLs': counts['kills'],
+        'survived SIGKILLs': counts['kill'],
+        'survived SIGTERMs': counts['term'],
         'survived full disks': counts['full'],
+        'survived hostile files and a SIGKILL': counts['hostile'],
         'restarts that failed': counts['failed'],
         'iterations lost, of all': f'{counts["lost"]} of {args.iters}',
         'AP undisturbed': average_precision(peace),

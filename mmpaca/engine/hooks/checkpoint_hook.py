@@ -208,6 +208,12 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         self._remove_replaced()
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        scalars = runner.message_hub.log_scalars
+        for key in self.key_indicators if self.save_best else ():
+            # A name that never was a metric is mmengine's error.
+            if key not in metrics and f'val/{key}' in scalars:
+                runner.logger.warning(f'save_best is skipped: {key} was not computed')
+                return
         if self.save_best:
             self._refuse_nonfinite(runner)
         super()._save_best_checkpoint(runner, metrics)

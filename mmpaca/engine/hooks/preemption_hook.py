@@ -50,7 +50,7 @@ class PreemptionHook(Hook):
         self.enabled = enabled
         self._signal = 0  # received by this process
         self._saver: AtomicCheckpointHook | None = None
-        self._group: dist.ProcessGroup | None = None
+        self._group: Any = None  # process group; None for the default one
         self._previous: dict[int, Any] = {}  # signal handlers
         self._pid = os.getpid()
         self._trained = False  # an iteration, in this process

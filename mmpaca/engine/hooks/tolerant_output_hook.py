@@ -37,7 +37,7 @@ class TolerantOutputHook(Hook):
         if not self.enabled:
             return
         for handler in runner.logger.handlers:
-            handler.handleError = functools.partial(self._log_failed, runner, handler)  # type: ignore[method-assign]
+            handler.handleError = functools.partial(self._log_failed, runner, handler)
         self._guard(runner, runner.visualizer, 'add_datasample')
         for backend in runner.visualizer._vis_backends.values():
             for name in _BACKEND:
@@ -46,8 +46,9 @@ class TolerantOutputHook(Hook):
             if isinstance(hook, LoggerHook):
                 self._guard(runner, hook, 'after_test_epoch')
                 self._guard(runner, hook, 'after_run')
-        if isinstance(runner._train_loop, BaseLoop) and runner.val_loop is not None:
-            for metric in runner.val_loop.evaluator.metrics:
+        if isinstance(runner._train_loop, BaseLoop):
+            evaluator = getattr(runner.val_loop, 'evaluator', None)
+            for metric in getattr(evaluator, 'metrics', []):
                 self._guard(runner, metric, 'compute_metrics', instead={})
 
     def _guard(self, runner: Runner, owner: Any, name: str, instead: Any = None) -> None:

@@ -23,6 +23,7 @@ TERM, USR1, INT = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
 RUNS = {
     'epochs': dict(epochs=True),
     'epochs, rare checkpoints': dict(epochs=True, checkpoint=dict(interval=3, max_keep_ckpts=1)),
+    'best': dict(epochs=True, checkpoint=dict(save_best='mAP', max_keep_ckpts=1)),
     'iterations': dict(epochs=False, checkpoint=dict(interval=4)),
 }
 
@@ -77,6 +78,7 @@ def saved(work_dir: Path) -> tuple[str, int, int]:
         ('epochs', 1, dict(number=INT, train=12), ('preempted_iter_12.pth', 1, 12)),
         ('epochs', 1, dict(number=USR1, val=12), ('epoch_2.pth', 2, 12)),
         ('epochs', 1, dict(number=TERM, save=12), ('epoch_2.pth', 2, 12)),
+        ('best', 1, dict(number=TERM, val=24), ('epoch_4.pth', 4, 24)),
         ('epochs, rare checkpoints', 1, dict(number=TERM, val=12), ('preempted_iter_12.pth', 2, 12)),
         ('epochs, rare checkpoints', 2, dict(number=TERM, val=6), ('preempted_iter_6.pth', 2, 6)),
         ('iterations', 1, dict(number=TERM, val=6), ('preempted_iter_6.pth', 0, 6)),
@@ -107,6 +109,21 @@ def test_preempted_again_in_the_repeated_validation(undisturbed, tmp_path):
         assert saved(tmp_path / 'run') == ('preempted_iter_12.pth', 2, 12)
     assert toy.forked(*calls(tmp_path / 'run', 1, resume=True, **kind)) == [0]
     assert_same_run(undisturbed('epochs, rare checkpoints', 1), tmp_path / 'run')
+
+
+def test_moved_with_the_clock_set_back(undisturbed, tmp_path):
+    """The work directory is renamed in between; a new run stands where it was."""
+    old, new = tmp_path / 'run', tmp_path / 'Läufe 2' / 'zweiter Lauf ü'
+    hook = dict(type='Sender', number=TERM, train=9)
+    assert toy.forked(*calls(old, 1, hooks=(hook,), **RUNS['epochs'])) == [143]
+    new.parent.mkdir()
+    old.rename(new)
+    assert toy.forked(*calls(old, 1, seed=4, **RUNS['epochs'])) == [0]
+    for path in new.rglob('*'):
+        os.utime(path, (0, 0))
+    assert toy.forked(*calls(new, 1, resume=True, **RUNS['epochs'])) == [0]
+    assert_same_run(undisturbed('epochs', 1), new)
+    assert not list(new.glob('preempted*'))
 
 
 def test_handlers_are_restored(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import toy
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, METRICS
 from mmengine.visualization import LocalVisBackend
 
 TOLERANT = dict(type='mmpaca.TolerantOutputHook')
@@ -33,6 +33,17 @@ class FullDisk(Hook):
 
 def fail(self, *args) -> None:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), '/tmp/results.json')
+
+
+@METRICS.register_module('FailingScore')
+class FailingScore(toy.Score):
+    """It can be computed once only."""
+
+    default_prefix = 'other'
+
+    def compute_metrics(self, results: list) -> dict:
+        metrics = super().compute_metrics(results)
+        return metrics if metrics['mAP'] == 0 else fail(self)
 
 
 def train(work_dir: Path, *hooks: dict, read_only: bool = False) -> None:
@@ -69,6 +80,23 @@ def test_a_read_only_disk_while_evaluating(undisturbed, tmp_path, capfd):
     for output in ('Score.compute_metrics', 'LocalVisBackend.add_scalars'):
         assert printed.count(says.format(output)) == 1
     assert toy.equal(toy.last(tmp_path / 'run')['state_dict'], undisturbed['state_dict'])
+
+
+def test_the_best_checkpoint_of_a_metric_that_is_lost(tmp_path, capfd):
+    """The validation of one evaluator fails, that of the other does not."""
+
+    def run() -> None:
+        kwargs = dict(end=2, checkpoint=dict(save_best='other/loss', rule='greater'))
+        built = toy.runner(tmp_path / 'run', hooks=(TOLERANT,), **kwargs)
+        metrics = [dict(type='ToyScore'), dict(type='FailingScore')]
+        built.val_loop.evaluator = built.build_evaluator(metrics)
+        built.train()
+
+    assert toy.forked(run) == [0]
+    printed = capfd.readouterr().out
+    assert printed.count('save_best is skipped: other/loss was not computed') == 1
+    assert (tmp_path / 'run/best_other_loss_epoch_1.pth').is_file()
+    assert toy.last(tmp_path / 'run')['meta']['epoch'] == 2
 
 
 def test_without_it_the_run_ends(tmp_path, capfd):
