@@ -159,9 +159,7 @@ def _check_moments(
         kind = id(group), parameter.dim(), parameter.dtype
         if kind not in templates:
             templates[kind] = _state_after_step(wrapper, group, parameter)
-        _check_moment(
-            state[number], templates[kind], parameter, f'{entry}[{number}]', iterations
-        )
+        _check_moment(state[number], templates[kind], parameter, f'{entry}[{number}]', iterations)
     updates = iterations // wrapper._accumulative_counts
     if updates and not state and numbered:
         parameter, group = next(iter(numbered.values()))
@@ -279,7 +277,11 @@ def _other_schedulers(entry: str, states: Sequence, ours: Sequence) -> SchemaErr
 
 
 def _check_list(
-    states: Any, schedulers: Sequence[_ParamScheduler], optimizer: Mapping, entry: str, meta: Mapping
+    states: Any,
+    schedulers: Sequence[_ParamScheduler],
+    optimizer: Mapping,
+    entry: str,
+    meta: Mapping,
 ) -> list[str]:
     check_list(states, entry)
     if len(states) != len(schedulers):
@@ -317,16 +319,20 @@ def _check_scheduler(
     if type(scheduler).step is _ParamScheduler.step:  # steps each epoch or each iteration
         _check_progress(state, entry, meta)
         _try_step(state, scheduler, groups, entry)
-    constants = {
-        key
-        for kind in type(scheduler).__mro__[:-1]
-        for key in inspect.signature(kind.__init__).parameters
-    }
+    constants = _constants(scheduler) - {*_PROGRESS, 'base_values'}
     return [
         f'{entry}.{key}: {ours[key]} in the config, {state[key]} in the checkpoint'
         for key in ours
-        if key in constants and key not in _PROGRESS and state[key] != ours[key]
+        if key in constants and state[key] != ours[key]
     ]
+
+
+def _constants(scheduler: _ParamScheduler) -> set[str]:
+    """Entries of a scheduler's state that do not change in a run."""
+    kind = type(scheduler)
+    if kind.step is _ParamScheduler.step and kind.__module__.startswith(('mmengine.', 'mmpaca.')):
+        return {*scheduler.state_dict()}
+    return {key for base in kind.__mro__[:-1] for key in inspect.signature(base).parameters}
 
 
 def _check_like(value: Any, like: Any, entry: str) -> None:

@@ -102,9 +102,7 @@ def check_tensor(value: Any, entry: str, like: Tensor, owner: str) -> None:
     """
     require(type(value) is Tensor, entry, value, f'a tensor of shape {tuple(like.shape)}')
     if value.shape != like.shape:
-        raise SchemaError(
-            entry, f'has shape {tuple(value.shape)}, {owner} has {tuple(like.shape)}'
-        )
+        raise SchemaError(entry, f'has shape {tuple(value.shape)}, {owner} has {tuple(like.shape)}')
     if value.dtype != like.dtype or value.layout != like.layout:
         raise SchemaError(entry, f'is of {value.dtype}, {owner} is of {like.dtype}')
     bad = nonfinite_share(value)

@@ -44,6 +44,12 @@ def epoch_start(state: Mapping, epoch: int) -> Mapping:
     return state.get('epoch_start', dict(epoch=epoch, iter=epoch * state['batches_per_epoch']))
 
 
+def batches_done(state: Mapping, epoch: int, iterations: int) -> int:
+    """Number of batches of the current epoch before the checkpoint."""
+    start = epoch_start(state, epoch)
+    return iterations - start['iter'] if start['epoch'] == epoch else 0
+
+
 def check_run_state(checkpoint: Mapping, runner: Runner) -> list[str]:
     """Check random states, sampler's seed and the place in the epoch.
 
@@ -70,7 +76,10 @@ def check_run_state(checkpoint: Mapping, runner: Runner) -> list[str]:
         _check_rng(rng, f'run_state.rng[{number}]')
     require(len(state['rng']) > 0, 'run_state.rng', state['rng'], 'a state for each process')
     require(
-        type(state.get('validated')) is bool, 'run_state.validated', state.get('validated'), 'a bool'
+        type(state.get('validated')) is bool,
+        'run_state.validated',
+        state.get('validated'),
+        'a bool',
     )
     check_whole(state.get('batches_per_epoch'), 'run_state.batches_per_epoch', least=1)
     _check_seed(state, meta, runner)
@@ -78,10 +87,7 @@ def check_run_state(checkpoint: Mapping, runner: Runner) -> list[str]:
         _check_epoch(state, meta)
     if 'optimizers' in state and 'optimizer' in checkpoint:
         _check_optimizers(state['optimizers'], checkpoint['optimizer'], runner.optim_wrapper)
-    now = len(runner.train_dataloader)
-    if now != state['batches_per_epoch'] and len(state['rng']) == get_world_size():
-        return [f'batches per epoch: {now} now, {state["batches_per_epoch"]} in the checkpoint']
-    return []
+    return _check_epoch_length(state, meta, runner)
 
 
 def _check_rng(state: Any, entry: str) -> None:
@@ -93,7 +99,9 @@ def _check_rng(state: Any, entry: str) -> None:
         try:
             try_rng_state(name, state[name])
         except Exception as error:  # what the generators raise for anything
-            raise SchemaError(f'{entry}.{name}', f'is not a state of a generator: {error}') from None
+            raise SchemaError(
+                f'{entry}.{name}', f'is not a state of a generator: {error}'
+            ) from None
 
 
 def _check_seed(state: Mapping, meta: Mapping, runner: Runner) -> None:
@@ -126,11 +134,28 @@ def _check_epoch(state: Mapping, meta: Mapping) -> None:
         )
 
 
-def _check_optimizers(saved: Any, states: Mapping, wrapper: OptimWrapper | OptimWrapperDict) -> None:
+def _check_epoch_length(state: Mapping, meta: Mapping, runner: Runner) -> list[str]:
+    """The batches are those of the checkpoint, unless it was saved at the end of an epoch."""
+    now, saved = len(runner.train_dataloader), state['batches_per_epoch']
+    if now == saved or len(state['rng']) != get_world_size():
+        return []  # ExactResumeHook decides about another number of processes
+    epochs = type(runner.train_loop) is EpochBasedTrainLoop
+    if batches_done(state, meta['epoch'], meta['iter']) if epochs else meta['iter']:
+        raise SchemaError(
+            'the checkpoint',
+            f'was saved inside an epoch of {saved} batches, which now has {now}',
+            'Resume with the same data and batch size',
+        )
+    return [f'batches per epoch: {now} now, {saved} in the checkpoint']
+
+
+def _check_optimizers(
+    saved: Any, states: Mapping, wrapper: OptimWrapper | OptimWrapperDict
+) -> None:
     ours = describe_optimizers(wrapper)
     check_list(saved, 'run_state.optimizers', len(ours))
     several = isinstance(wrapper, OptimWrapperDict)
-    parts = [states.get(name) for name in wrapper.keys()] if several else [states]  # type: ignore
+    parts = [states.get(name) for name, _ in wrapper.items()] if several else [states]
     for number, (there, here, part) in enumerate(zip(saved, ours, parts, strict=True)):
         entry = f'run_state.optimizers[{number}]'
         check_mapping(there, entry)

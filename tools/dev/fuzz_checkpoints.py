@@ -182,7 +182,9 @@ def _work(
             print(f'seed {seed}: {fault}', flush=True)
             sys.exit(1)
     if mode == 'resume':
-        print(', '.join(f'{key} {count}' for key, count in sorted(fuzzer.counts.items())), flush=True)
+        print(
+            ', '.join(f'{key} {count}' for key, count in sorted(fuzzer.counts.items())), flush=True
+        )
 
 
 def main() -> None:

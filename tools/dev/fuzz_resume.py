@@ -41,7 +41,7 @@ KINDS = ('epochs', 'inside', 'iterations')
 class FuzzedData(Dataset):
     """Eight vectors with noise."""
 
-    metainfo = dict(classes=("a",))
+    metainfo = dict(classes=('a',))
 
     def __len__(self) -> int:
         return 8
@@ -83,7 +83,9 @@ def build(work_dir: Path, kind: str, resume: bool = False) -> Runner:
             dataset=dict(type='FuzzedData'),
             sampler=dict(type='DefaultSampler' if epochs else 'InfiniteSampler', shuffle=True),
         ),
-        train_cfg=dict(by_epoch=True, max_epochs=3) if epochs else dict(by_epoch=False, max_iters=12),
+        train_cfg=dict(by_epoch=True, max_epochs=3)
+        if epochs
+        else dict(by_epoch=False, max_iters=12),
         optim_wrapper=dict(
             optimizer=dict(type='AdamW', lr=0.05, weight_decay=0.1),
             paramwise_cfg=dict(bias_decay_mult=0.0) if kind == 'inside' else None,
@@ -135,7 +137,9 @@ class Fuzzer:
     def _train(self, kind: str) -> tuple[str, dict, dict]:
         work_dir = self.folder / kind
         build(work_dir, kind).train()
-        name, last = ('epoch_2.pth', 'epoch_3.pth') if kind == 'epochs' else ('iter_6.pth', 'iter_12.pth')
+        name, last = (
+            ('epoch_2.pth', 'epoch_3.pth') if kind == 'epochs' else ('iter_6.pth', 'iter_12.pth')
+        )
         return name, *(torch.load(work_dir / n, weights_only=False) for n in (name, last))
 
     def finding(self, seed: int) -> str | None:
@@ -178,7 +182,9 @@ class Fuzzer:
         )
         if same:
             return 'same run'
-        named = [line for line in said if 'differs from the config' in line or 'random seed' in line]
+        named = [
+            line for line in said if 'differs from the config' in line or 'random seed' in line
+        ]
         return f'warned: {named[0]}' if named else 'silent difference'
 
 
@@ -216,7 +222,9 @@ def _mutated(value: Any, rng: random.Random) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or rng.random() < 0.7:
         new = rng.choice(ODD)
         return copy.deepcopy(new)
-    return rng.choice((-value - 1, value * 1e30 + 1e30, float(value) + 0.5, str(value), [value], *HUGE))
+    return rng.choice(
+        (-value - 1, value * 1e30 + 1e30, float(value) + 0.5, str(value), [value], *HUGE)
+    )
 
 
 def _mutated_tensor(value: Tensor, rng: random.Random) -> Tensor:

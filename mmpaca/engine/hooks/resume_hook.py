@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 
 from mmpaca.engine.resumable_dataloader import ContinuedIterator, continued_dataloader
 from mmpaca.engine.rng import get_rng_state, set_rng_state
-from mmpaca.engine.run_state import describe_optimizers, epoch_start, sampler_of
+from mmpaca.engine.run_state import batches_done, describe_optimizers, sampler_of
 from mmpaca.registry import HOOKS
 
 
@@ -122,7 +122,7 @@ class ExactResumeHook(Hook):
         infinite = hasattr(loop, 'dataloader_iterator')  # IterBasedTrainLoop
         skip = 0
         if state is not None:
-            skip = runner.iter if infinite else _batches_done(runner, state)
+            skip = runner.iter if infinite else batches_done(state, runner.epoch, runner.iter)
             if not infinite:
                 self._epoch_start = dict(epoch=runner.epoch, iter=runner.iter - skip)
         if 'train_dataloader' not in runner.cfg or not hasattr(
@@ -174,13 +174,7 @@ class ExactResumeHook(Hook):
         self._before_val = None
 
 
-def _batches_done(runner: Runner, state: dict) -> int:
-    """Number of batches of the current epoch before the checkpoint."""
-    start = epoch_start(state, runner.epoch)
-    return runner.iter - start['iter'] if start['epoch'] == runner.epoch else 0
-
-
-def _validation_is_due(runner: Runner, batches_done: int) -> bool:
+def _validation_is_due(runner: Runner, done_in_epoch: int) -> bool:
     """True if a validation comes between the last finished iteration and the next one."""
     loop = runner.train_loop
     if runner.val_loop is None:
@@ -188,7 +182,7 @@ def _validation_is_due(runner: Runner, batches_done: int) -> bool:
     loop._decide_current_val_interval()
     if hasattr(loop, 'dataloader_iterator'):
         done, end = runner.iter, runner.max_iters
-    elif batches_done:
+    elif done_in_epoch:
         return False  # inside an epoch
     else:
         done, end = runner.epoch, runner.max_epochs

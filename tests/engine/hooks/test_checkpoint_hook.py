@@ -74,7 +74,9 @@ def test_dying_or_a_full_disk_at_each_change(undisturbed, tmp_path, case, at):
     statuses = toy.forked(*(run(case, tmp_path / kind, at=at, kind=kind) for kind in kinds))
     assert statuses == [-signal.SIGKILL, 1]
     lines = (undisturbed / f'{case}.txt').read_text().splitlines()
-    named = next(i for i, line in enumerate(lines) if re.match(r'replace.*last_checkpoint(?!\.sha256)', line))
+    named = next(
+        i for i, line in enumerate(lines) if re.match(r'replace.*last_checkpoint(?!\.sha256)', line)
+    )
     for kind in kinds:
         work_dir = tmp_path / kind
         for name in files(work_dir):
