@@ -21,6 +21,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from mmpaca.checkpoint.loading import register_loaders
+from mmpaca.checkpoint.schema import ResumeError
 from mmpaca.compat import require
 
 from .configs import SUFFIXES, check_model, read_file
@@ -191,7 +192,8 @@ def _end_cpu_process() -> None:
 def readable_errors() -> Iterator[None]:
     """End the process with status 1: with one line for a user's error, else with the traceback.
 
-    A user's errors are missing or misplaced files and too little GPU memory. Of any other error the
+    A user's errors are missing or misplaced files, checkpoints that cannot be resumed from and too
+    little GPU memory. Of any other error the
     first process of a machine prints the traceback and the others the last line: they mostly fail
     for the same reason.
 
@@ -204,6 +206,8 @@ def readable_errors() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         sys.exit(f'{prefix}{OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')
     except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        sys.exit(f'{prefix}{error}')
+    except ResumeError as error:
         sys.exit(f'{prefix}{error}')
     except Exception as error:
         if os.environ.get('LOCAL_RANK', '0') != '0':

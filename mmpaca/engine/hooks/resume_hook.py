@@ -6,6 +6,7 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmpaca.checkpoint.schema import ResumeError
 from mmpaca.engine.resumable_dataloader import ContinuedIterator, continued_dataloader
 from mmpaca.engine.rng import get_rng_state, set_rng_state
 from mmpaca.engine.run_state import batches_done, describe_optimizers, sampler_of
@@ -80,7 +81,7 @@ class ExactResumeHook(Hook):
         """Continue where the checkpoint was saved.
 
         Raises:
-            RuntimeError: The number of processes or of batches per epoch has changed.
+            ResumeError: The number of processes or of batches per epoch has changed.
         """
         if not self.enabled:
             return
@@ -95,7 +96,7 @@ class ExactResumeHook(Hook):
             )
             return
         if len(state['rng']) != get_world_size():
-            raise RuntimeError(
+            raise ResumeError(
                 f'this run was started with {len(state["rng"])} processes and cannot be resumed '
                 f'with {get_world_size()}: use {len(state["rng"])}, or start a new run from its '
                 'weights with --cfg-options load_from=FILE (without --resume)'
@@ -140,7 +141,7 @@ class ExactResumeHook(Hook):
             seed = state['sampler_seed']
             restore = partial(set_rng_state, state['rng'][get_rank()])
             if skip and len(loop.dataloader) != state['batches_per_epoch']:
-                raise RuntimeError(
+                raise ResumeError(
                     'the checkpoint was saved inside an epoch of '
                     f'{state["batches_per_epoch"]} batches, which now has '
                     f'{len(loop.dataloader)}: resume with the same data and batch size'

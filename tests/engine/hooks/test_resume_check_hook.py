@@ -86,7 +86,7 @@ WRONG = {
     ),
     r'exp_avg has 100.0% NaN': change(f'{STATE}/exp_avg', filled(NAN)),
     r'exp_avg_sq has negative': change(f'{STATE}/exp_avg_sq', filled(-1)),
-    r'state\[0\].step is nan': change(f'{STATE}/step', filled(NAN)),
+    r'state\[0\].step has 100.0% NaN': change(f'{STATE}/step', filled(NAN)),
     r'state\[0\].step is 13': change(f'{STATE}/step', filled(13)),
     r'lr is nan': change(f'{GROUP}/lr', NAN),
     r'lr is -1': change(f'{GROUP}/lr', -1),
