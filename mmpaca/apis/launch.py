@@ -22,6 +22,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from mmpaca.checkpoint.loading import register_loaders
+from mmpaca.checkpoint.schema import ResumeError
 from mmpaca.compat import require
 from mmpaca.datasets.seg_maps import SegFileError
 from mmpaca.engine.hooks.work_dir_lock_hook import saved_since_launch
@@ -282,8 +283,8 @@ def _end_cpu_process(status: int) -> None:
 def readable_errors() -> Iterator[None]:
     """End the process with status 1: with one line for a user's error, else with the traceback.
 
-    A user's errors are those of a file (missing, misplaced, wrong, without permission, on a full disk)
-    and too little GPU memory. Of any other error the
+    A user's errors are those of a file (missing, misplaced, wrong, without permission, on a full disk),
+    checkpoints that cannot be resumed from and too little GPU memory. Of any other error the
     first process of a machine prints the traceback and the others the last line: they mostly fail
     for the same reason.
 
@@ -297,6 +298,8 @@ def readable_errors() -> Iterator[None]:
         sys.exit(f'{prefix}{OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')
     except SegFileError as error:  # from a dataloader's worker with a traceback before it
         sys.exit(f'{prefix}{str(error).rstrip().rpartition("SegFileError: ")[2]}')
+    except ResumeError as error:
+        sys.exit(f'{prefix}{error}')
     except Exception as error:
         if isinstance(error, FileNotFoundError | FileExistsError) or (
             isinstance(error, OSError) and error.filename is not None

@@ -136,7 +136,10 @@ def _check_setting(value: Any, like: Any, entry: str, limits: tuple[float, float
         check_list(value, entry, len(like))
         for number, (part, ours) in enumerate(zip(value, like, strict=True)):
             _check_setting(part, ours, f'{entry}[{number}]', limits)
-    elif isinstance(like, int | float | Tensor):
+    elif isinstance(like, Tensor):
+        check_tensor(value, entry, like.to('meta'), 'the config')
+        check_number(value.item(), entry, *limits)
+    elif isinstance(like, int | float):
         check_number(value, entry, *limits)
 
 
@@ -197,8 +200,14 @@ def _check_moment(
         check_keys(_filled(state), template, entry)
     for key, value in state.items():
         name = f'{entry}.{key}'
-        if key == 'step':
-            check_number(value, name, 0, iterations)
+        if key == 'step':  # a number by older versions of torch
+            number = value
+            if isinstance(value, Tensor):
+                ours = (template or {}).get(key)
+                like = ours if isinstance(ours, Tensor) else torch.tensor(0.0)
+                check_tensor(value, name, like.to('meta'), 'the optimizer')
+                number = value.item()
+            check_number(number, name, 0, iterations)
         elif template is None:
             if isinstance(value, Tensor):
                 check_tensor(value, name, value.to('meta'), 'it')
@@ -319,16 +328,20 @@ def _check_scheduler(
     if type(scheduler).step is _ParamScheduler.step:  # steps each epoch or each iteration
         _check_progress(state, entry, meta)
         _try_step(state, scheduler, groups, entry)
-    constants = {
-        key
-        for kind in type(scheduler).__mro__[:-1]
-        for key in inspect.signature(kind.__init__).parameters
-    }
+    constants = _constants(scheduler) - {*_PROGRESS, 'base_values'}
     return [
         f'{entry}.{key}: {ours[key]} in the config, {state[key]} in the checkpoint'
         for key in ours
-        if key in constants and key not in _PROGRESS and state[key] != ours[key]
+        if key in constants and state[key] != ours[key]
     ]
+
+
+def _constants(scheduler: _ParamScheduler) -> set[str]:
+    """Entries of a scheduler's state that do not change in a run."""
+    kind = type(scheduler)
+    if kind.step is _ParamScheduler.step and kind.__module__.startswith(('mmengine.', 'mmpaca.')):
+        return {*scheduler.state_dict()}
+    return {key for base in kind.__mro__[:-1] for key in inspect.signature(base).parameters}
 
 
 def _check_like(value: Any, like: Any, entry: str) -> None:

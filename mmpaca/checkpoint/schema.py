@@ -81,14 +81,13 @@ def check_whole(value: Any, entry: str, least: int = 0, most: int | None = None)
 
 
 def check_number(value: Any, entry: str, least: float = 0, most: float = LARGEST) -> float:
-    """A finite number in a range; a tensor of one element is one, too."""
-    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    is_number = isinstance(number, int | float | np.number) and not isinstance(number, bool)
-    holds = is_number and least <= number <= most  # false for NaN
+    """A finite number in a range."""
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    holds = is_number and least <= value <= most  # false for NaN
     lower = 'a finite number' if least == -LARGEST else f'a finite number >= {least:g}'
     upper = '' if most == LARGEST else f' and <= {most:g}'
-    require(holds, entry, number if is_number else value, lower + upper)
-    return number
+    require(holds, entry, value, lower + upper)
+    return value
 
 
 def check_tensor(value: Any, entry: str, like: Tensor, owner: str) -> None:

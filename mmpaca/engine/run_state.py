@@ -44,6 +44,12 @@ def epoch_start(state: Mapping, epoch: int) -> Mapping:
     return state.get('epoch_start', dict(epoch=epoch, iter=epoch * state['batches_per_epoch']))
 
 
+def batches_done(state: Mapping, epoch: int, iterations: int) -> int:
+    """Number of batches of the current epoch before the checkpoint."""
+    start = epoch_start(state, epoch)
+    return iterations - start['iter'] if start['epoch'] == epoch else 0
+
+
 def check_run_state(checkpoint: Mapping, runner: Runner) -> list[str]:
     """Check random states, sampler's seed and the place in the epoch.
 
@@ -83,10 +89,7 @@ def check_run_state(checkpoint: Mapping, runner: Runner) -> list[str]:
         _check_epoch(state, meta)
     if 'optimizers' in state and 'optimizer' in checkpoint:
         _check_optimizers(state['optimizers'], checkpoint['optimizer'], runner.optim_wrapper)
-    now = len(runner.train_dataloader)
-    if now != state['batches_per_epoch'] and len(state['rng']) == get_world_size():
-        return [f'batches per epoch: {now} now, {state["batches_per_epoch"]} in the checkpoint']
-    return []
+    return _check_epoch_length(state, meta, runner)
 
 
 def _check_rng(state: Any, entry: str) -> None:
@@ -133,13 +136,29 @@ def _check_epoch(state: Mapping, meta: Mapping) -> None:
         )
 
 
+def _check_epoch_length(state: Mapping, meta: Mapping, runner: Runner) -> list[str]:
+    """The batches are those of the checkpoint, unless it was saved at the end of an epoch."""
+    now, saved = len(runner.train_dataloader), state['batches_per_epoch']
+    elastic = 'started' in state or len(state['rng']) != get_world_size()
+    if now == saved or elastic:
+        return []  # ExactResumeHook decides about another number of processes
+    epochs = type(runner.train_loop) is EpochBasedTrainLoop
+    if batches_done(state, meta['epoch'], meta['iter']) if epochs else meta['iter']:
+        raise SchemaError(
+            'the checkpoint',
+            f'was saved inside an epoch of {saved} batches, which now has {now}',
+            'Resume with the same data and batch size',
+        )
+    return [f'batches per epoch: {now} now, {saved} in the checkpoint']
+
+
 def _check_optimizers(
     saved: Any, states: Mapping, wrapper: OptimWrapper | OptimWrapperDict
 ) -> None:
     ours = describe_optimizers(wrapper)
     check_list(saved, 'run_state.optimizers', len(ours))
     several = isinstance(wrapper, OptimWrapperDict)
-    parts = [states.get(name) for name in wrapper.keys()] if several else [states]  # type: ignore
+    parts = [states.get(name) for name, _ in wrapper.items()] if several else [states]
     for number, (there, here, part) in enumerate(zip(saved, ours, parts, strict=True)):
         entry = f'run_state.optimizers[{number}]'
         check_mapping(there, entry)

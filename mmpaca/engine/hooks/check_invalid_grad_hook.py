@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mmpaca.checkpoint.saving import ATOMIC_BACKEND
+from mmpaca.checkpoint.schema import nonfinite_tensors
+from mmpaca.engine.wrappers import unwrapped
 from mmpaca.registry import HOOKS
 
 
@@ -132,10 +134,17 @@ class CheckInvalidGradHook(Hook):
             by_epoch=False,
             backend_args=dict(backend=ATOMIC_BACKEND),
         )
+        broken = nonfinite_tensors(unwrapped(runner.model).state_dict())
+        weights = (
+            f'the last finite weights are in {runner.work_dir}/{name}'
+            if not broken
+            else f'the weights are not finite either ({", ".join(broken[:5])}): resume from the '
+            'checkpoint before'
+        )
         raise FloatingPointError(
-            f'{what}. {self.skipped} consecutive steps were skipped; the last finite weights are '
-            f'in {runner.work_dir}/{name}. Check these images and their annotations, lower the '
-            'learning rate, or clip gradients with optim_wrapper.clip_grad=dict(max_norm=...)'
+            f'{what}. {self.skipped} consecutive steps were skipped; {weights}. Check these images '
+            'and their annotations, lower the learning rate, or clip gradients with '
+            'optim_wrapper.clip_grad=dict(max_norm=...)'
         )
 
 

@@ -75,14 +75,17 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
 
     file_backend: _LateRemoval  # set in before_train
     saved_iter: int | None = None  # iteration of the last complete checkpoint of this process
+    _nonfinite: frozenset[str] = frozenset()
 
     def before_run(self, runner: Runner) -> None:
-        """Choose the checkpoint to resume from.
+        """Choose the checkpoint to resume from, and compare its SHA-256.
 
         Raises:
             RuntimeError: There are checkpoints, but all of them are broken.
             ResumeError: The checkpoint was changed after it was saved.
         """
+        # Of a new model: what is infinite by design, e.g. a mask.
+        self._nonfinite = frozenset(nonfinite_tensors(unwrapped(runner.model).state_dict()))
         if not runner.cfg.get('resume') or not self._is_local():
             return
         if file := runner.cfg.get('load_from'):
@@ -136,8 +139,6 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Set up as mmengine does, then delete leftovers of an interrupted save."""
-        # Of a new model: what is infinite by design, e.g. a mask.
-        self._nonfinite = set(nonfinite_tensors(unwrapped(runner.model).state_dict()))
         if self._is_local():
             self.backend_args = dict(backend=ATOMIC_BACKEND)
         super().before_train(runner)

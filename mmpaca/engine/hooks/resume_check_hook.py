@@ -62,9 +62,9 @@ class ResumeCheckHook(Hook):
             raise ResumeError(f'cannot resume {file}: {error}') from None
         if differences and is_main_process():
             runner.logger.warning(
-                f'{file} differs from the config: {"; ".join(differences)}. Resuming with the '
-                "checkpoint's; to use the config's, start a new run from its weights with "
-                '--cfg-options load_from=FILE (without --resume)'
+                f'{file} differs from the config: {"; ".join(differences)}. Optimizer and '
+                "schedulers continue with the checkpoint's values; to use the config's, start a "
+                'new run from its weights with --cfg-options load_from=FILE (without --resume)'
             )
 
     def _check(self, runner: Runner, checkpoint: dict) -> list[str]:

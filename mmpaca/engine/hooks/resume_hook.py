@@ -6,10 +6,11 @@ from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmpaca.checkpoint.schema import ResumeError
 from mmpaca.engine.elastic import accumulate, micro_batches, restore_rng
 from mmpaca.engine.resumable_dataloader import ContinuedIterator, continued_dataloader
 from mmpaca.engine.rng import get_rng_state, set_rng_state
-from mmpaca.engine.run_state import describe_optimizers, epoch_start, sampler_of
+from mmpaca.engine.run_state import batches_done, describe_optimizers, sampler_of
 from mmpaca.registry import HOOKS
 
 
@@ -87,7 +88,7 @@ class ExactResumeHook(Hook):
         """Continue where the checkpoint was saved.
 
         Raises:
-            RuntimeError: The number of processes or of batches per epoch has changed.
+            ResumeError: The number of processes or of batches per epoch has changed.
         """
         if not self.enabled:
             return
@@ -102,7 +103,7 @@ class ExactResumeHook(Hook):
             )
             return
         if len(state['rng']) != get_world_size() and not self.elastic:
-            raise RuntimeError(
+            raise ResumeError(
                 f'this run was started with {len(state["rng"])} processes and cannot be resumed '
                 f'with {get_world_size()}: use {len(state["rng"])}, or start a new run from its '
                 'weights with --cfg-options load_from=FILE (without --resume), or keep the global '
@@ -146,7 +147,7 @@ class ExactResumeHook(Hook):
         infinite = hasattr(loop, 'dataloader_iterator')  # IterBasedTrainLoop
         skip = 0
         if state is not None:
-            skip = runner.iter if infinite else _batches_done(runner, state)
+            skip = runner.iter if infinite else batches_done(state, runner.epoch, runner.iter)
             if not infinite:
                 self._epoch_start = dict(epoch=runner.epoch, iter=runner.iter - skip)
         if 'train_dataloader' not in runner.cfg or not hasattr(
@@ -179,7 +180,7 @@ class ExactResumeHook(Hook):
             started=self._started,
         )
         if state is not None and skip and len(loader) != state['batches_per_epoch']:
-            raise RuntimeError(
+            raise ResumeError(
                 'the checkpoint was saved inside an epoch of '
                 f'{state["batches_per_epoch"]} batches, which now has '
                 f'{len(loader)}: resume with the same data and batch size'
@@ -205,13 +206,7 @@ class ExactResumeHook(Hook):
         self._before_val = None
 
 
-def _batches_done(runner: Runner, state: dict) -> int:
-    """Number of batches of the current epoch before the checkpoint."""
-    start = epoch_start(state, runner.epoch)
-    return runner.iter - start['iter'] if start['epoch'] == runner.epoch else 0
-
-
-def _validation_is_due(runner: Runner, batches_done: int) -> bool:
+def _validation_is_due(runner: Runner, done_in_epoch: int) -> bool:
     """True if a validation comes between the last finished iteration and the next one."""
     loop = runner.train_loop
     if runner.val_loop is None:
@@ -219,7 +214,7 @@ def _validation_is_due(runner: Runner, batches_done: int) -> bool:
     loop._decide_current_val_interval()
     if hasattr(loop, 'dataloader_iterator'):
         done, end = runner.iter, runner.max_iters
-    elif batches_done:
+    elif done_in_epoch:
         return False  # inside an epoch
     else:
         done, end = runner.epoch, runner.max_epochs

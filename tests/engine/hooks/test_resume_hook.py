@@ -128,6 +128,45 @@ def test_a_changed_epoch_is_refused_inside_it(tmp_path, capfd):
     assert 'inside an epoch of 6 batches, which now has 3' in capfd.readouterr().err
 
 
+@pytest.mark.parametrize('kind', ['epochs', 'iterations'])
+def test_dead_twice_with_a_best_checkpoint(tmp_path, kind):
+    """The validation that is made up for saves the best checkpoint, and the last one again."""
+    kwargs = dict(RUNS[kind])
+    kwargs['checkpoint'] = dict(save_best='mAP', **({} if kind == 'epochs' else dict(interval=6)))
+    for name, kills in (('whole', []), ('dead', [dict(val=12), dict(train=14)])):
+        for number, kill in enumerate([*kills, None]):
+            hooks = (dict(type='Killer', **kill),) if kill else ()
+            (call,) = calls(tmp_path / name, 1, resume=number > 0, hooks=hooks, end=3, **kwargs)
+            assert toy.forked(call) == [-signal.SIGKILL if kill else 0]
+    assert_same_run(tmp_path / 'whole', tmp_path / 'dead')
+
+
+@pytest.mark.parametrize(('before', 'after'), [(2, 4), (4, 2)])
+def test_another_batch_size_from_the_end_of_an_epoch(tmp_path, before, after):
+    """Dead inside an epoch of the new size, the run is the one that does not die."""
+    done, length = 2 * toy.SIZE // before, toy.SIZE // after
+
+    def run(name: str, batch: int, kill: int | None = None, **kwargs) -> functools.partial:
+        def train() -> None:
+            toy.BATCH = batch
+            hooks = (dict(type='Killer', train=kill),) if kill else ()
+            toy.train(tmp_path / name, hooks=hooks, **kwargs)
+
+        return train
+
+    assert toy.forked(run('a', before, kill=done + 1)) == [-signal.SIGKILL]
+    work_dir = tmp_path / 'a'
+    (work_dir / 'epoch_2.pth').rename(work_dir / f'iter_{done}.pth')
+    (work_dir / 'last_checkpoint').write_text(f'{work_dir}/iter_{done}.pth')
+    shutil.copytree(work_dir, tmp_path / 'b')
+    resumed = dict(resume=True, checkpoint=dict(by_epoch=False, interval=1))
+    inside = run('b', after, kill=done + length + 2, **resumed)
+    assert toy.forked(run('a', after, **resumed), inside) == [0, -signal.SIGKILL]
+    assert toy.forked(run('b', after, **resumed)) == [0]
+    assert_same_run(tmp_path / 'a', tmp_path / 'b')
+    assert toy.last(tmp_path / 'a')['meta']['iter'] == done + 2 * length
+
+
 def draw() -> list[float]:
     return [random.random(), np.random.rand(), np.random.randn(), torch.rand(1).item()]
 
