@@ -22,7 +22,7 @@ from mmengine.structures import InstanceData, PixelData
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
-    for folder in ('configs', 'configs/paca_vit', 'configs/demo')
+    for folder in ('configs', 'configs/paca_vit', 'configs/demo', 'configs/real')
     for path in (ROOT / folder).glob('*.py')
     if not path.stem.endswith('_digits')
 )

@@ -79,7 +79,7 @@ def create_project(
     prepared = prepare_data(data, project.folder / 'annotations', format, task)
     found = measure_data(prepared)
     device = find_device().partition(':')[0]
-    recipe = decide(found, arch, device, top_view)
+    recipe = decide(found, prepared.task, arch, device, top_view)
 
     def write(length: Decision, val_interval: Decision) -> Config:
         parts = (project.config, prepared, found, recipe, length, val_interval, project.work_dir)

@@ -13,8 +13,10 @@ from mmpaca.models.archs import ARCHS
 
 from .statistics import Statistics
 
-#: Size in the network's input of the smaller objects of the class with the smallest ones.
-SMALL_OBJECT = 20
+#: Size in the network's input of the smaller objects of the class with the smallest ones. Outlines
+#: need more pixels than boxes.
+SMALL_OBJECT = dict(detect=20, instance=24)
+_NEEDED = dict(detect='boxes', instance='masks')
 MAX_ZOOM = 2.0
 MIN_LONG_SIDE = 256
 MAX_LONG_SIDE = dict(cpu=1024, cuda=1333)  # of images that are scaled to one size
@@ -71,17 +73,18 @@ class Recipe:
         return list(ARCHS[self.arch.value]['embed_dims'])
 
 
-def decide(found: Statistics, arch: str, device: str, top_view: bool) -> Recipe:
+def decide(found: Statistics, task: str, arch: str, device: str, top_view: bool) -> Recipe:
     """Decide on a recipe.
 
     Args:
         found: statistics of the data.
+        task: ``'detect'`` or ``'instance'``.
         arch: name of a variant.
         device: ``'cpu'`` or ``'cuda'``.
         top_view: images have no up and down.
     """
     long_sides = found.image_sizes.max(1)
-    zoom = _zoom(found, float(np.median(long_sides)))
+    zoom = _zoom(found, task, float(np.median(long_sides)))
     one_size = long_sides.max() < 1.2 * long_sides.min()
     # Photographs of several cameras: objects grow with the image. Not so under one microscope.
     by_size = not one_size and found.relative_spread < 0.9
@@ -95,12 +98,12 @@ def decide(found: Statistics, arch: str, device: str, top_view: bool) -> Recipe:
     scale = int(np.clip(small // 4, 2, 8))
     strides = [4, 8, 16, 32]
     large = float(np.percentile(sizes, 95))
-    if large > 1.5 * scale * strides[-1]:
+    if large > 1.2 * scale * strides[-1]:
         strides.append(64)
     why_size = (
         f'the smaller {found.smallest_class} objects have {found.small:.0f} pixels, '
-        f'{found.small * sizes[0] / found.sizes[0]:.0f} after scaling; {SMALL_OBJECT} suffice to find '
-        'them, and smaller inputs train faster'
+        f'{found.small * sizes[0] / found.sizes[0]:.0f} after scaling; about {SMALL_OBJECT[task]} '
+        f'suffice for {_NEEDED[task]}, and smaller inputs train faster'
     )
     ratios = [0.5, 1.0, 2.0]
     if found.elongated > 0.1:
@@ -132,9 +135,9 @@ def decide(found: Statistics, arch: str, device: str, top_view: bool) -> Recipe:
     )
 
 
-def _zoom(found: Statistics, long_side: float) -> float:
+def _zoom(found: Statistics, task: str, long_side: float) -> float:
     """Return the factor that gives the small objects :data:`SMALL_OBJECT` pixels, within limits."""
-    return min(MAX_ZOOM, max(SMALL_OBJECT / found.small, MIN_LONG_SIDE / long_side))
+    return min(MAX_ZOOM, max(SMALL_OBJECT[task] / found.small, MIN_LONG_SIDE / long_side))
 
 
 def _crop(input_sizes: np.ndarray, objects: np.ndarray, device: str) -> Decision:

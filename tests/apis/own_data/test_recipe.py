@@ -27,7 +27,7 @@ def statistics(**given) -> Statistics:
 
 
 def test_small_objects_decide_on_the_resolution():
-    recipe = decide(statistics(), 'micro', 'cpu', top_view=True)
+    recipe = decide(statistics(), 'detect', 'micro', 'cpu', top_view=True)
     assert recipe.zoom.value == 0.556 and recipe.long_side is None and recipe.crop.value is None
     assert 'Platelets objects have 36 pixels, 20 after scaling' in recipe.zoom.why
     assert recipe.flips.value == ['horizontal', 'vertical', 'diagonal']
@@ -49,7 +49,7 @@ def test_tiny_and_crowded_objects():
         per_image=np.full(9, 100),
         max_per_image=375,
     )
-    recipe = decide(found, 'nano', 'cpu', top_view=False)
+    recipe = decide(found, 'instance', 'nano', 'cpu', top_view=False)
     assert (recipe.zoom.value, recipe.crop.value) == (2.0, 320)
     assert recipe.flips.value == ['horizontal'] and recipe.in_channels == [32, 64, 96, 128]
     assert (recipe.max_per_img.value, recipe.proposals.value, recipe.samples.value) == (
@@ -62,7 +62,7 @@ def test_tiny_and_crowded_objects():
 def test_large_objects():
     """Small inputs, but no smaller than 256 pixels; another level of the neck; long anchors."""
     found = statistics(sizes=np.full(900, 450.0), small=450.0, elongated=0.3)
-    recipe = decide(found, 'micro', 'cpu', top_view=False)
+    recipe = decide(found, 'detect', 'micro', 'cpu', top_view=False)
     assert recipe.zoom.value == 0.4
     assert recipe.anchor_ratios.value == [0.25, 0.5, 1.0, 2.0, 4.0]
     assert recipe.anchor_scale.value == 8 and recipe.strides.value == [4, 8, 16, 32]
@@ -71,9 +71,9 @@ def test_large_objects():
 def test_photographs_of_several_cameras_are_scaled_to_one_size():
     sides = np.array([[3000, 4000], [750, 1000]] * 10)
     found = statistics(image_sizes=sides, sizes=np.array([400.0, 100.0] * 10), small=100.0)
-    assert decide(found, 'micro', 'cpu', False).long_side is None
+    assert decide(found, 'detect', 'micro', 'cpu', False).long_side is None
     found = statistics(**{**vars(found), 'relative_spread': 0.1})
-    recipe = decide(found, 'micro', 'cpu', False)
+    recipe = decide(found, 'detect', 'micro', 'cpu', False)
     assert recipe.zoom is None and recipe.long_side.value == 512
     assert 'objects are larger in larger images' in recipe.long_side.why
 
