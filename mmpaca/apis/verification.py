@@ -250,6 +250,11 @@ def _verify_ap(comparison: Comparison, config: Config, ann_file: Path) -> list[s
     settings.update(ann_file=str(ann_file.absolute()), pipeline=[], lazy_init=False)
     metric = copy.deepcopy(config.test_evaluator)
     metric = metric[0] if isinstance(metric, list) else metric
+    if 'ann_file' not in metric:
+        raise ValueError(
+            f'--verify {ann_file}: {metric.type} of the test_evaluator takes no COCO annotations; '
+            'give a folder of images'
+        )
     metric.update(ann_file=str(ann_file.absolute()))
     with DefaultScope.overwrite_default_scope('mmdet'):
         dataset = DATASETS.build(settings)

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from mmdet.models import RetinaHead
-from mmengine.registry import MODELS, DefaultScope
 from detectors import (
     DETECTORS,
     PACA,
@@ -15,6 +13,8 @@ from detectors import (
     pictures,
     predict,
 )
+from mmdet.models import RetinaHead
+from mmengine.registry import MODELS, DefaultScope
 
 from mmpaca.apis.verification import detections, paste
 from mmpaca.deploy import build_graph
