@@ -95,6 +95,24 @@ def test_another_size_and_batch(mask_rcnn, exported):
         assert (one.masks != other.masks).mean() < 1e-4
 
 
+def test_masks_of_the_image(tmp_path, capsys):
+    """RTMDet-Ins: a fixed size of the network's input, and masks that the file resizes."""
+    cfg = detector_config('rtmdet_ins', CONV)
+    config, checkpoint = save(cfg, build(cfg), tmp_path)
+    out = tmp_path / 'model.onnx'
+    assert main(['export', str(config), str(checkpoint), str(out), '--score-thr', '0.1']) == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith('generated'))
+    assert int(row.split()[1]) > 20 and row.split()[2] == '0' and row.endswith('0.00%')
+    about = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert (about['mmpaca.mask_type'], about['mmpaca.score_thr']) == ('image', '0.1')
+    assert (about['mmpaca.channels'], about['mmpaca.scale']) == ('BGR', '[128, 128]')
+    images = pictures(2, 72, 200).permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    outputs = open_onnx(out.read_bytes())(images)
+    assert outputs['masks'].shape == (2, 100, 72, 200) and outputs['masks'].dtype == bool
+    kept = outputs['labels'] >= 0
+    assert outputs['scores'][kept].min() > 0.1 and not outputs['masks'][~kept].any()
+
+
 def test_half_weights(mask_rcnn, exported):
     path, _ = exported
     model = onnx.load(path)
