@@ -67,12 +67,13 @@ def open_model(config: Config, checkpoint: str | None, options: ExportOptions) -
     """
     config = copy.deepcopy(config)
     if not options.resize:
-        pipeline = config.test_dataloader.dataset.pipeline
+        dataset = find_test_dataset(config)
+        pipeline = dataset.pipeline
         kept = [transform for transform in pipeline if not read_pipeline([transform])]
         # mmdet's heads ask for a scale factor
         same = [dict(type='Resize', scale_factor=1.0, keep_ratio=True)]
         detector = config.get('default_scope') == 'mmdet'
-        config.test_dataloader.dataset.pipeline = kept[:1] + same * detector + kept[1:]
+        dataset.pipeline = kept[:1] + same * detector + kept[1:]
     predictor = Predictor(config, checkpoint, 'cpu')
     if options.score_thr is not None:
         cfg = detection_cfg(predictor.model)
@@ -90,15 +91,17 @@ def write_model(predictor: Predictor, config: Config, options: ExportOptions) ->
         ImportError: a package is missing; the error names the command that installs it.
         ValueError: the model, its pipeline or the opset is not covered; the error says what is.
     """
-    pipeline = config.test_dataloader.dataset.pipeline
-    steps = read_pipeline(pipeline)
+    steps = read_pipeline(find_test_dataset(config).pipeline)
     size, model = fixed_size(steps), predictor.model
     graph = build_graph(model)
+    outputs: tuple[str, ...] = graph.outputs  # type: ignore[assignment]
     start = time.time()
     program = trace(graph, size)
     traced = time.time()
-    network = to_onnx(program, graph.outputs, options.opset)
-    task = find_task(predictor)
+    network = to_onnx(program, outputs, options.opset)
+    task = predictor.task
+    if 'masks' in outputs:
+        task = 'instance'
     cfg = detection_cfg(model)
     image_masks = task == 'instance' and not hasattr(model, 'roi_head')
     steps = steps if options.resize else []
@@ -121,14 +124,12 @@ def write_model(predictor: Predictor, config: Config, options: ExportOptions) ->
     return content
 
 
-def find_task(predictor: Predictor) -> str:
-    """Return ``'classification'``, ``'detection'`` or ``'instance'``."""
-    if predictor.task == 'classification':
-        return predictor.task
-    masks = getattr(predictor.model, 'with_mask', False) or hasattr(
-        predictor.model.bbox_head if hasattr(predictor.model, 'bbox_head') else None, 'mask_head'
-    )
-    return 'instance' if masks else 'detection'
+def find_test_dataset(config: Config) -> Config:
+    """Return the settings of the test dataset, of the first one inside wrappers."""
+    dataset = config.test_dataloader.dataset
+    while 'pipeline' not in dataset:
+        dataset = dataset.dataset if 'dataset' in dataset else dataset.datasets[0]
+    return dataset
 
 
 def usual_size(steps: Sequence[Step]) -> tuple[int, int]:
@@ -161,16 +162,22 @@ def export(
     """
     if options.precision == 'int8' and not options.calibration:
         raise ValueError('--precision int8 needs --calibration IMAGES: some training images')
+    size = fixed_size(read_pipeline(find_test_dataset(config).pipeline))
+    if size and not options.resize and data is not None:
+        raise ValueError(
+            f'--no-resize: the file takes images of {size[1]}x{size[0]} only; '
+            'export it with resizing to use --verify, or drop --verify'
+        )
     predictor = open_model(config, checkpoint, options)
     content = write_model(predictor, config, options)
 
     def check(run: RunFile) -> None:
         comparison = Comparison(predictor, run, options.precision)
-        steps = read_pipeline(config.test_dataloader.dataset.pipeline)
-        size = None if options.resize else fixed_size(steps)
-        check_generated(comparison, size or usual_size(steps), fixed=size is not None)
+        fixed = bool(size) and not options.resize
+        steps = read_pipeline(find_test_dataset(config).pipeline)
+        check_generated(comparison, size if size and fixed else usual_size(steps), fixed)
         if data is not None:
-            verify(comparison, config, data, fixed=size is not None)
+            verify(comparison, config, data)
         comparison.finish(out.name)
 
     if options.format == 'onnx':

@@ -40,7 +40,7 @@ def describe_model(
     if preprocessor._enable_normalize:
         for name in ('mean', 'std'):
             values = getattr(preprocessor, name).flatten().tolist()
-            entries[name] = json.dumps([round(value, 6) for value in values])
+            entries[name] = json.dumps([float(f'{value:.6g}') for value in values])
     cfg = detection_cfg(model)
     if cfg is not None:
         entries['score_thr'] = str(cfg.get('score_thr', 0.0))

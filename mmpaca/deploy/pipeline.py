@@ -1,6 +1,6 @@
 """What a test pipeline does to an image between loading and the data preprocessor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,4 +137,6 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return int(width), int(height)
 
 
-_STEPS = dict(Resize=_resize, ResizeEdge=_resize_edge, Pad=_pad, CenterCrop=_crop)
+_STEPS: dict[str, Callable[[Mapping[str, Any]], Step]] = dict(
+    Resize=_resize, ResizeEdge=_resize_edge, Pad=_pad, CenterCrop=_crop
+)
