@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmcv
+import numpy as np
 from mmengine.config import Config
 
-from mmpaca.datasets.images import check_images, find_images
+from mmpaca.datasets.images import check_images, find_images, read_image
 from mmpaca.explain.html_page import Page
 from mmpaca.explain.recorder import record
 from mmpaca.explain.scene import Scene
@@ -15,6 +16,8 @@ from mmpaca.explain.sheets import all_sheets
 from .configs import find_checkpoint, find_config
 from .inference import Predictor
 from .prediction import track
+
+_MAX_SIDE = 2048  # a detector makes 100 masks of the image's size
 
 
 def page(
@@ -34,6 +37,7 @@ def page(
 
     Writes ``index.html``, and for each image a folder ``NNN_NAME`` with ``detections.jpg``,
     ``stageI_blockJ.jpg`` (clusters) and ``looked_at_K.jpg`` (relevance of patches to detections).
+    Images with a side of more than 2048 pixels are scaled down to that first.
 
     Args:
         images: image files, folders and globs.
@@ -77,7 +81,9 @@ def page(
     ):
         # A number before each name: two folders may have images of one name.
         for number, path in enumerate(track(paths, len(paths), 'Clusters'), start=1):
-            image, sample = predictor(path)
+            image = _fitting(read_image(path))
+            (sample,) = predictor.predict([image])
+            image = image[..., ::-1]  # BGR -> RGB
             scene = Scene.from_sample(
                 image, sample, recording, 0, predictor.classes, score_thr, all_blocks
             ).only_stages(stages)
@@ -87,3 +93,9 @@ def page(
                 mmcv.imwrite(picture[..., ::-1], str(folder / f'{name}.jpg'))
             html.add(path.name, scene)
     return html.path
+
+
+def _fitting(image: np.ndarray) -> np.ndarray:
+    """Scale an image down where its longer side exceeds the limit."""
+    longer = max(image.shape[:2])
+    return image if longer <= _MAX_SIDE else mmcv.imrescale(image, _MAX_SIDE / longer)

@@ -7,6 +7,8 @@ Writes to DIR:
   NNN_NAME/stageI_blockJ.jpg  strongest cluster of each patch, and heat maps of the
                               clusters that receive most attention
   NNN_NAME/looked_at_K.jpg    relevance of patches to each detection
+
+Images with a side of more than 2048 pixels are scaled down to that first.
 """
 
 import argparse

@@ -192,7 +192,7 @@ def test_unusual_images_load(broken):
 def test_each_offender_is_named_once(broken, monkeypatch):
     root, says, _ = broken
     lines = []
-    monkeypatch.setattr('mmpaca.datasets.coco._log', lines.append)
+    monkeypatch.setattr('mmpaca.datasets.coco.log_bad_data', lines.append)
     data = dataset(root)
     for _ in range(2):
         for i in range(len(data)):
