@@ -23,6 +23,7 @@ from .coco_faults import (
     Fault,
     count,
     find_faults,
+    for_evaluation,
     read_annotations,
     without_faults,
 )
@@ -31,6 +32,7 @@ from .images import MAX_PIXELS, check_file, decode
 # In evaluation, faults that leave no image or annotation to which something else could refer.
 _FATAL = (
     'image: id missing or duplicate',
+    'image: id of another type than the others',
     'image: no file name or size',
     'id missing or duplicate',
 )
@@ -162,7 +164,7 @@ class TolerantCocoDataset(MMDetCocoDataset):
             self.faults = [fault for fault in faults if fault.kind in UNUSABLE]
             for fault in self.faults:
                 log_bad_data(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
-            index.dataset = without_faults(content, self.faults)
+            index.dataset = for_evaluation(content, self.faults)
         if 'categories' in content:  # else nothing is annotated
             self._name_file(check_category_order, content['categories'], self.metainfo['classes'])
         create_index(index)

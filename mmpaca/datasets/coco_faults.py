@@ -14,6 +14,7 @@ from .images import MAX_PIXELS, is_outside
 # Fault -> what is skipped because of it; 'stays' for nothing.
 FAULTS = {
     'image: id missing or duplicate': 'image',
+    'image: id of another type than the others': 'image',
     'image: no file name or size': 'image',
     'image: file name leads out of the folder': 'image',
     'image: more pixels than are decoded': 'image',
@@ -21,6 +22,7 @@ FAULTS = {
     'id missing or duplicate': 'annotation',
     'unknown image': 'annotation',
     'unknown category': 'annotation',
+    'iscrowd: neither 0 nor 1': 'annotation',
     'box: missing, or not four finite numbers': 'annotation',
     'box: narrower than a pixel': 'annotation',
     'box: outside of the image': 'annotation',
@@ -57,6 +59,7 @@ _MAX_ANNOTATIONS, _MAX_MASK_PIXELS = 10_000, 2**33
 UNUSABLE = {
     'unknown image',
     'unknown category',
+    'iscrowd: neither 0 nor 1',
     'box: missing, or not four finite numbers',
     'segmentation: empty',
     'segmentation: not finite',
@@ -182,6 +185,16 @@ def without_faults(coco: dict, faults: list[Fault]) -> dict:
     return {**coco, 'images': images, 'annotations': annotations}
 
 
+def for_evaluation(coco: dict, faults: list[Fault]) -> dict:
+    """Copy a COCO annotation file as pycocotools' evaluation needs it.
+
+    Without the faults in :data:`UNUSABLE`; an annotation that does not say is no crowd, as in mmdet.
+    """
+    whole = without_faults(coco, [fault for fault in faults if fault.kind in UNUSABLE])
+    annotations = [dict(iscrowd=0) | annotation for annotation in whole['annotations']]
+    return {**whole, 'annotations': annotations}
+
+
 def count(faults: list[Fault]) -> list[tuple[str, int, str, str]]:
     """Return rows of a table: fault, number, remedy, first file."""
     numbers = Counter(fault.kind for fault in faults)
@@ -209,6 +222,8 @@ def _image_fault(
     """Kind and detail of an image's fault, or two empty strings."""
     if not isinstance(image, dict) or not _is_id(image.get('id')) or image['id'] in images:
         return 'image: id missing or duplicate', ''
+    if images and isinstance(image['id'], str) != isinstance(next(iter(images)), str):
+        return 'image: id of another type than the others', repr(image['id'])[:80]
     if _file_name(image) == '?' or not _is_positive(image.get('width'), image.get('height')):
         return 'image: no file name or size', ''
     if is_outside(image['file_name']):
@@ -244,6 +259,8 @@ def _annotation_faults(
     category = annotation.get('category_id')
     if not _is_id(category) or category not in categories:
         yield 'unknown category'
+    if annotation.get('iscrowd', 0) not in (0, 1):
+        yield 'iscrowd: neither 0 nor 1'
     box = annotation.get('bbox')
     if not isinstance(box, list) or len(box) != 4 or not _is_finite(box):
         yield 'box: missing, or not four finite numbers'

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch.utils.hooks import RemovableHandle
 
 from mmpaca.datasets.coco import create_index, log_bad_data
-from mmpaca.datasets.coco_faults import FAULTS, REMEDY, UNUSABLE, find_faults, without_faults
+from mmpaca.datasets.coco_faults import FAULTS, REMEDY, UNUSABLE, find_faults, for_evaluation
 from mmpaca.datasets.evaluation import EvaluationLoader, drop_predictions
 from mmpaca.engine.wrappers import inner_datasets, unwrapped
 from mmpaca.registry import HOOKS
@@ -73,7 +73,7 @@ class BadDataSummaryHook(Hook):
             for loader in self._loaders[name]:
                 loader.dataset.prepare_data = loader
             for metric in loop.evaluator.metrics:
-                _drop_unusable(metric)
+                drop_unusable(metric)
         if self._loaders[name] and self._handle is None:
             model = unwrapped(runner.model)
             model = getattr(model, 'module', model)  # within test-time augmentation
@@ -118,7 +118,7 @@ class BadDataSummaryHook(Hook):
             )
 
 
-def _drop_unusable(metric: Any) -> None:
+def drop_unusable(metric: Any) -> None:
     """Remove annotations that crash pycocotools from the ground truth of a COCO metric."""
     index = getattr(metric, '_coco_api', None)
     if index is None or not index.dataset.get('annotations'):
@@ -130,6 +130,5 @@ def _drop_unusable(metric: Any) -> None:
         log_bad_data(
             f'ground truth of {type(metric).__name__}: {fault} ({REMEDY[FAULTS[fault.kind]]})'
         )
-    if faults:
-        index.dataset = without_faults(index.dataset, faults)
-        create_index(index)
+    index.dataset = for_evaluation(index.dataset, faults)
+    create_index(index)
