@@ -4,6 +4,7 @@ import contextlib
 import glob
 import io
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,11 @@ MAX_PIXELS = 2**27  # 400 MB when decoded
 _ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND'}
 _TAIL = 4096  # bytes; cameras and editors append data after the end
 MAX_BYTES = 2**30  # of an image file
-# What libjpeg says of pixels that it made up. Its other warnings concern data beside the image.
-_MADE_UP = ('premature end', 'bad huffman code')
+# What libjpeg says of pixels that it made up, or of much data that it did not understand. Padding
+# of a few bytes is common and harmless.
+_DAMAGE = re.compile(
+    r'premature end|bad huffman code|\d{3,} extraneous bytes before marker 0xd9', re.I
+)
 
 
 def find_images(
@@ -145,7 +149,7 @@ def decode(
         raise ValueError(f'is a truncated {kind} file of {len(content)} bytes')
     with _libjpeg_warnings() as warnings:
         image = mmcv.imfrombytes(content, flag=flag, backend=backend)
-    damage = next((w for w in warnings if any(text in w.lower() for text in _MADE_UP)), None)
+    damage = next(filter(_DAMAGE.search, warnings), None)
     if damage is not None:
         raise ValueError(f'is a damaged {kind} file: {damage}')
     if image is None:

@@ -198,12 +198,20 @@ def _judge(ann: Path, folder: Path) -> bool:
     return all(FAULTS[fault.kind] == 'stays' for fault in faults)
 
 
+def _classes(ann: Path) -> tuple[str, ...]:
+    """The file's own names, which a user's config would have, too."""
+    try:
+        return tuple(str(one['name']) for one in json.loads(ann.read_bytes())['categories'])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return CLASSES
+
+
 def _dataset(ann: Path, folder: Path, test_mode: bool) -> 'torch.utils.data.Dataset':
     with DefaultScope.overwrite_default_scope('mmdet'), contextlib.redirect_stdout(io.StringIO()):
         return DATASETS.build(
             dict(
                 type='mmpaca.TolerantCocoDataset', ann_file=str(ann), data_prefix=dict(img=str(folder / 'images')),
-                metainfo=dict(classes=CLASSES), pipeline=PIPELINE, test_mode=test_mode, serialize_data=False,
+                metainfo=dict(classes=_classes(ann)), pipeline=PIPELINE, test_mode=test_mode, serialize_data=False,
                 max_bad_share=1.0,
             )
         )  # fmt: skip
