@@ -57,7 +57,8 @@ def page(
 
     Raises:
         FileNotFoundError: an input, the config or the checkpoint does not exist.
-        ValueError: an image cannot be decoded, the model has no PaCaViT, or a stage no clusters.
+        ValueError: an image cannot be decoded, the model has no PaCaViT, a stage no clusters, or
+            ``score_thr`` is not in 0..1.
         RuntimeError: the checkpoint matches the model only in part.
 
     Example:
@@ -66,6 +67,8 @@ def page(
         ...     'photos/', 'mask_rcnn_paca', 'epoch_12.pth', 'clusters'
         ... )  # doctest: +SKIP
     """
+    if not 0 <= score_thr <= 1:  # NaN is not, either
+        raise ValueError(f'score_thr={score_thr} must be in 0..1')
     paths = find_images([images] if isinstance(images, str | Path) else images)
     check_images(paths)
     if not isinstance(config, Config):
