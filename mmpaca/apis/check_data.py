@@ -4,17 +4,26 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from mmpaca.checkpoint.saving import write_atomically
-from mmpaca.datasets.coco_faults import FAULTS, Fault, count, find_faults, without_faults
-from mmpaca.datasets.images import MAX_PIXELS, decode, is_turned
+from mmpaca.datasets.coco_faults import (
+    FAULTS,
+    Fault,
+    count,
+    find_faults,
+    printable,
+    read_annotations,
+    without_faults,
+)
+from mmpaca.datasets.images import MAX_PIXELS, decode, is_turned, read_bytes
 
 from .outputs import check_out_file
 
@@ -57,14 +66,13 @@ def check_data(
     if fix is not None:
         check_out_file(fix, '--fix')
     try:
-        coco = json.loads(ann.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{ann} is not a JSON file: {error}') from error
-    try:
-        faults = list(find_faults(coco, with_mask=not boxes_only))
+        coco = read_annotations(ann.read_bytes())
+        faults = list(find_faults(coco, not boxes_only, max_pixels=max_pixels))
     except ValueError as error:
         raise ValueError(f'{ann}: {error}') from error
-    faults = [*find_image_faults(coco, img_dir, workers, max_pixels), *faults]
+    # Neither opened nor named twice.
+    without = {fault.image for fault in faults if FAULTS[fault.kind] == 'image'}
+    faults = [*find_image_faults(coco, img_dir, workers, max_pixels, without), *faults]
     title = f'{ann}: {len(coco["images"])} images, {len(coco["annotations"])} annotations'
     _print_faults(faults, title, list_all)
     invalid = {(f.image, f.annotation) for f in faults if FAULTS[f.kind] != 'stays'}
@@ -79,7 +87,11 @@ def check_data(
 
 
 def find_image_faults(
-    coco: dict, img_dir: Path, workers: int = 1, max_pixels: int = MAX_PIXELS
+    coco: dict,
+    img_dir: Path,
+    workers: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    without: Collection[int | None] = (),
 ) -> list[Fault]:
     """Decode all images of a COCO file, with a progress bar on a terminal.
 
@@ -88,13 +100,10 @@ def find_image_faults(
         img_dir: folder of the images.
         workers: processes that decode.
         max_pixels: pixels of the largest image that is accepted.
+        without: places in the list of images that are not looked at.
     """
     check = partial(_image_fault, img_dir=img_dir, max_pixels=max_pixels)
-    images = [
-        (place, image)
-        for place, image in enumerate(coco['images'])
-        if isinstance(image, dict) and {'file_name', 'height', 'width'} <= image.keys()
-    ]
+    images = [(place, image) for place, image in enumerate(coco['images']) if place not in without]
     show = partial(
         track,
         total=len(images),
@@ -118,7 +127,7 @@ def _image_fault(numbered: tuple[int, dict], img_dir: Path, max_pixels: int) -> 
     place, image = numbered
     name, size = str(image['file_name']), (image['height'], image['width'])
     try:
-        content = (img_dir / name).read_bytes()
+        content = read_bytes(img_dir / name)
         decode(content, size, max_pixels=max_pixels)
         return Fault(TURNED, name, image=place) if is_turned(content, size) else None
     except Exception as error:  # arbitrary bytes make decoders raise anything
@@ -126,11 +135,11 @@ def _image_fault(numbered: tuple[int, dict], img_dir: Path, max_pixels: int) -> 
 
 
 def _print_faults(faults: list[Fault], title: str, list_all: bool) -> None:
-    table = Table(title=title)
+    table = Table(title=escape(printable(title)))
     for column in ('fault', 'number', 'in training', 'first file'):
         table.add_column(column)
     for kind, number, remedy, first in count(faults):
-        table.add_row(kind, str(number), remedy, first)
+        table.add_row(kind, str(number), remedy, escape(printable(first)))
         found = [fault for fault in faults if fault.kind == kind]
         for fault in found if list_all else found[:_LISTED]:
             print(fault)

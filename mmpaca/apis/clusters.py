@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmcv
+import numpy as np
 from mmengine.config import Config
 
-from mmpaca.datasets.images import check_images, find_images
+from mmpaca.datasets.images import check_images, find_images, read_image
 from mmpaca.explain.html_page import Page
 from mmpaca.explain.recorder import record
 from mmpaca.explain.scene import Scene
@@ -15,6 +16,8 @@ from mmpaca.explain.sheets import all_sheets
 from .configs import find_checkpoint, find_config
 from .inference import Predictor
 from .prediction import track
+
+_MAX_SIDE = 2048  # a detector makes 100 masks of the image's size
 
 
 def page(
@@ -36,6 +39,7 @@ def page(
     ``stageI_blockJ.jpg`` (clusters) and ``looked_at_K.jpg`` (relevance of patches to detections, or
     to the regions of a segmentor's classes). Of a PaCaSegHead there is ``head.jpg``: its clusters
     are the classes.
+    Images with a side of more than 2048 pixels are scaled down to that first.
 
     Args:
         images: image files, folders and globs.
@@ -55,7 +59,8 @@ def page(
 
     Raises:
         FileNotFoundError: an input, the config or the checkpoint does not exist.
-        ValueError: an image cannot be decoded, the model has no PaCaViT, or a stage no clusters.
+        ValueError: an image cannot be decoded, the model has no PaCaViT, a stage no clusters, or
+            ``score_thr`` is not in 0..1.
         RuntimeError: the checkpoint matches the model only in part.
 
     Example:
@@ -64,6 +69,8 @@ def page(
         ...     'photos/', 'mask_rcnn_paca', 'epoch_12.pth', 'clusters'
         ... )  # doctest: +SKIP
     """
+    if not 0 <= score_thr <= 1:  # NaN is not, either
+        raise ValueError(f'score_thr={score_thr} must be in 0..1')
     paths = find_images([images] if isinstance(images, str | Path) else images)
     check_images(paths)
     if not isinstance(config, Config):
@@ -79,7 +86,9 @@ def page(
     ):
         # A number before each name: two folders may have images of one name.
         for number, path in enumerate(track(paths, len(paths), 'Clusters'), start=1):
-            image, sample = predictor(path)
+            image = _fitting(read_image(path))
+            (sample,) = predictor.predict([image])
+            image = image[..., ::-1]  # BGR -> RGB
             scene = Scene.from_sample(
                 image, sample, recording, 0, predictor.classes, score_thr, all_blocks
             ).only_stages(stages)
@@ -89,3 +98,9 @@ def page(
                 mmcv.imwrite(picture[..., ::-1], str(folder / f'{name}.jpg'))
             html.add(path.name, scene)
     return html.path
+
+
+def _fitting(image: np.ndarray) -> np.ndarray:
+    """Scale an image down where its longer side exceeds the limit."""
+    longer = max(image.shape[:2])
+    return image if longer <= _MAX_SIDE else mmcv.imrescale(image, _MAX_SIDE / longer)

@@ -12,11 +12,13 @@ def check_out_file(path: str | os.PathLike, option: str) -> Path:
         option: name of the argument, for the error.
 
     Raises:
-        ValueError: it is a folder, or its folder cannot be written to.
+        ValueError: it is a folder or a device, or its folder cannot be written to.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f'{option} {path} is a folder: give a file')
+    if path.exists() and not path.is_file():  # a renamed file would take its place
+        raise ValueError(f'{option} {path} is a device or a pipe: give a file')
     _check_writable(path.absolute().parent, path, option)
     return path
 

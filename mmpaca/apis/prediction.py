@@ -44,9 +44,12 @@ def predict_files(
         not be read.
 
     Raises:
+        ValueError: ``score_thr`` is not in 0..1.
         FileNotFoundError: an input has no match.
         OSError: an output cannot be written.
     """
+    if not 0 <= score_thr <= 1:  # NaN is not, either
+        raise ValueError(f'score_thr={score_thr} must be in 0..1')
     sources = find_sources(inputs)
     broken: list[str] = []
     done = 0

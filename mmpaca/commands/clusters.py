@@ -9,6 +9,8 @@ Writes to DIR:
   NNN_NAME/head.jpg           the same for a PaCa segmentation head, whose clusters are
                               the classes
   NNN_NAME/looked_at_K.jpg    relevance of patches to each detection
+
+Images with a side of more than 2048 pixels are scaled down to that first.
 """
 
 import argparse

@@ -16,8 +16,26 @@ from mmengine.logging import print_log
 from mmpaca.registry import DATASETS, TRANSFORMS
 
 from .coco_categories import check_category_order, in_order_of_classes
-from .coco_faults import FAULTS, REMEDY, Fault, count, find_faults, without_faults
-from .images import MAX_PIXELS, decode
+from .coco_faults import (
+    FAULTS,
+    REMEDY,
+    UNUSABLE,
+    Fault,
+    count,
+    find_faults,
+    for_evaluation,
+    read_annotations,
+    without_faults,
+)
+from .images import MAX_PIXELS, check_file, decode
+
+# In evaluation, faults that leave no image or annotation to which something else could refer.
+_FATAL = (
+    'image: id missing or duplicate',
+    'image: id of another type than the others',
+    'image: no file name or size',
+    'id missing or duplicate',
+)
 
 
 @TRANSFORMS.register_module()
@@ -50,8 +68,11 @@ class LoadVerifiedImageFromFile(MMCVLoadImageFromFile):
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: see :func:`mmpaca.datasets.images.decode`.
+            ValueError: see :func:`mmpaca.datasets.images.decode` and
+                :func:`~mmpaca.datasets.images.check_file`.
         """
+        if '://' not in results['img_path']:
+            check_file(results['img_path'])
         content = fileio.get(results['img_path'], backend_args=self.backend_args)
         size = (results['height'], results['width']) if 'height' in results else None
         image = decode(content, size, self.color_type, self.imdecode_backend, self.max_pixels)
@@ -66,8 +87,10 @@ class TolerantCocoDataset(MMDetCocoDataset):
 
     Annotations that break mmdet are skipped when the file is read; an image that cannot be loaded
     is replaced by another one, as mmdet replaces images without instances. Each is logged once by
-    name, and :class:`mmpaca.engine.BadDataSummaryHook` logs a summary. In testing nothing is
-    replaced: a broken image is an error that names it.
+    name, and :class:`mmpaca.engine.BadDataSummaryHook` logs a summary. In validation and testing
+    no image is replaced: with that hook a broken one counts as an image without predictions,
+    without it it is an error that names it. Of the annotations only those are left out that crash
+    pycocotools.
 
     Labels follow the names in ``metainfo.classes``, whatever the order of the file's categories.
     In validation and testing that order must be the same, because mmdet's CocoMetric numbers
@@ -80,7 +103,8 @@ class TolerantCocoDataset(MMDetCocoDataset):
     Raises:
         ValueError: ``max_bad_share`` is not in 0..1; a class is not among the categories, or they
             have duplicates; in training, the file is not a COCO annotation file or has no whole
-            annotation; in testing, the categories are in another order than the classes.
+            annotation; in testing, the categories are in another order than the classes, or an entry
+            has no id of its own.
     """
 
     def __init__(self, *args: Any, max_bad_share: float = 0.05, **kwargs: Any) -> None:
@@ -100,19 +124,15 @@ class TolerantCocoDataset(MMDetCocoDataset):
 
     def COCOAPI(self, path: str) -> COCO:
         """Read the annotations, in training without the broken ones."""
-        if self.test_mode:
-            index = MMDetCocoDataset.COCOAPI(path)
-            if 'categories' in index.dataset:  # else nothing is annotated
-                self._name_file(
-                    check_category_order, index.dataset['categories'], self.metainfo['classes']
-                )
-            return index
         index = MMDetCocoDataset.COCOAPI()
-        # The copy of a remote file has no suffix.
-        index.dataset = self._name_file(fileio.load, path, 'json')
+        content = fileio.get(path)
+        index.dataset = self._name_file(read_annotations, content)
+        if self.test_mode:
+            self._prepare_for_evaluation(index)
+            return index
         self.faults = self._name_file(self._find_faults, index.dataset)
         for fault in self.faults:
-            _log(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
+            log_bad_data(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
         index.dataset = without_faults(index.dataset, self.faults)
         if not index.dataset['images'] or not index.dataset['annotations']:
             kinds = ', '.join(f'{number} x {kind}' for kind, number, *_ in count(self.faults))
@@ -120,9 +140,34 @@ class TolerantCocoDataset(MMDetCocoDataset):
         index.dataset['categories'] = self._name_file(
             in_order_of_classes, index.dataset['categories'], self.metainfo['classes']
         )
-        index.createIndex()
-        index.img_ann_map, index.cat_img_map = index.imgToAnns, index.catToImgs
+        create_index(index)
         return index
+
+    def _prepare_for_evaluation(self, index: COCO) -> None:
+        """Check the order of categories and leave out annotations that crash pycocotools."""
+        content = index.dataset
+        if not isinstance(content, dict) or not isinstance(content.get('images'), list):
+            raise ValueError(f"{self.ann_file}: no list 'images': this is no COCO annotation file")
+        if content.get('annotations'):
+            faults = self._name_file(self._find_faults, content)
+            fatal = next((fault for fault in faults if fault.kind in _FATAL), None)
+            try:
+                create_index(index)  # as mmdet's CocoMetric does
+            except (KeyError, TypeError):
+                fatal = fatal or faults[0]
+            if fatal is not None:
+                raise ValueError(
+                    f'{self.ann_file}: {fatal}. Evaluation needs the ground truth of each image; '
+                    f'see mmpaca check-data {self.ann_file} '
+                    f'{self.data_prefix.get("img", "IMG_DIR")} --fix OUT'
+                )
+            self.faults = [fault for fault in faults if fault.kind in UNUSABLE]
+            for fault in self.faults:
+                log_bad_data(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
+            index.dataset = for_evaluation(content, self.faults)
+        if 'categories' in content:  # else nothing is annotated
+            self._name_file(check_category_order, content['categories'], self.metainfo['classes'])
+        create_index(index)
 
     def _find_faults(self, coco: dict) -> list[Fault]:
         return list(find_faults(coco, self.with_mask, thorough=False))
@@ -151,7 +196,7 @@ class TolerantCocoDataset(MMDetCocoDataset):
                 ) from error
             if not self.is_bad[idx]:
                 self.is_bad[idx] = True
-                _log(f'bad sample {path}: {error}')
+                log_bad_data(f'bad sample {path}: {error}')
             bad = int(self.is_bad.sum())
             if bad > self.max_bad_share * len(self):
                 raise RuntimeError(
@@ -167,6 +212,13 @@ class TolerantCocoDataset(MMDetCocoDataset):
         return [self.get_data_info(int(i))['img_path'] for i in self.is_bad.nonzero()]
 
 
-def _log(message: str) -> None:
+def create_index(index: COCO) -> None:
+    """Index an annotation file that was put together in memory."""
+    index.createIndex()
+    index.img_ann_map, index.cat_img_map = index.imgToAnns, index.catToImgs
+
+
+def log_bad_data(message: str) -> None:
+    """Log a warning from any rank."""
     # Other ranks log errors only, but each has its own samples.
     print_log(message, 'current', logging.WARNING if is_main_process() else logging.ERROR)

@@ -14,7 +14,8 @@ def check_categories(categories: Any) -> None:
     """Check the ``categories`` of a COCO annotation file.
 
     Raises:
-        ValueError: it is not a list of dicts with an id and a name, or two have the same.
+        ValueError: it is not a list of dicts with an id and a name, two have the
+            same, or ids are of two types.
     """
     if not isinstance(categories, list) or not categories:
         raise ValueError('the list of categories is missing or empty')
@@ -25,6 +26,8 @@ def check_categories(categories: Any) -> None:
             or type(category.get('name')) is not str
         ):
             raise ValueError(f'category no. {place} is {category!r:.80}: it needs an id and a name')
+    if len({type(category['id']) for category in categories}) > 1:
+        raise ValueError('some categories have a number as id, others a text: use one of them')
     for key in ('id', 'name'):
         ((value, number),) = Counter(category[key] for category in categories).most_common(1)
         if number > 1:

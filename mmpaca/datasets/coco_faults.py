@@ -1,20 +1,28 @@
 """Faults in a COCO annotation file, and the file without them."""
 
+import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from .coco_categories import check_categories
+from .images import MAX_PIXELS, is_outside
 
 # Fault -> what is skipped because of it; 'stays' for nothing.
 FAULTS = {
     'image: id missing or duplicate': 'image',
+    'image: id of another type than the others': 'image',
     'image: no file name or size': 'image',
+    'image: file name leads out of the folder': 'image',
+    'image: more pixels than are decoded': 'image',
+    'image: more annotations than are read': 'image',
     'id missing or duplicate': 'annotation',
     'unknown image': 'annotation',
     'unknown category': 'annotation',
+    'iscrowd: neither 0 nor 1': 'annotation',
     'box: missing, or not four finite numbers': 'annotation',
     'box: narrower than a pixel': 'annotation',
     'box: outside of the image': 'annotation',
@@ -44,6 +52,23 @@ REMEDY = {
 
 # pycocotools takes memory for each pixel of a polygon's outline: 2.3 GiB at 1e7, a crash at 1e9.
 _MAX_SIZES_AWAY = 10
+# mmdet makes a mask of the image's size for each annotation of an image, all at once.
+_MAX_ANNOTATIONS, _MAX_MASK_PIXELS = 10_000, 2**33
+# Kinds that evaluation ignores: those with which pycocotools crashes or computes nonsense, or that it
+# never compares. It keeps all others, because AP is comparable on the same ground truth alone.
+UNUSABLE = {
+    'unknown image',
+    'unknown category',
+    'iscrowd: neither 0 nor 1',
+    'box: missing, or not four finite numbers',
+    'segmentation: empty',
+    'segmentation: not finite',
+    'segmentation: less than three points',
+    'segmentation: far outside of the image',
+    'segmentation: RLE of another size',
+    'segmentation: invalid RLE',
+    'area: missing or not finite',
+}
 # The key of the invalid value.
 _VALUE = {'unknown image': 'image_id', 'unknown category': 'category_id'}
 
@@ -60,28 +85,54 @@ class Fault:
 
     def __str__(self) -> str:
         where = '' if self.annotation is None else f', annotation no. {self.annotation}'
-        return f'{self.file_name}{where}: {self.kind}{self.detail and f" ({self.detail})"}'
+        detail = self.detail and f' ({printable(self.detail)})'
+        return f'{printable(self.file_name)}{where}: {self.kind}{detail}'
 
 
-def find_faults(coco: dict, with_mask: bool = True, thorough: bool = True) -> Iterator[Fault]:
+def read_annotations(content: bytes) -> Any:
+    """Parse a COCO annotation file as mmdet does: UTF-8 without a byte order mark.
+
+    Raises:
+        ValueError: it is not UTF-8 or not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f'not a JSON file in UTF-8: {error}') from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'not a JSON file: {error}') from None
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would interpret or cannot show."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def find_faults(
+    coco: dict, with_mask: bool = True, thorough: bool = True, max_pixels: int = MAX_PIXELS
+) -> Iterator[Fault]:
     """Find the faults of a COCO annotation file.
 
     Args:
         coco: content of the file, any JSON.
         with_mask: check segmentations.
         thorough: also report faults that do not affect training (``'stays'`` in :data:`FAULTS`).
+        max_pixels: largest number of pixels of an image.
 
     Raises:
         ValueError: a list is missing or empty, or a category is invalid or duplicate.
     """
     _check_structure(coco)
+    numbers = Counter(
+        annotation['image_id']
+        for annotation in coco['annotations']
+        if isinstance(annotation, dict) and _is_id(annotation.get('image_id'))
+    )
     images: dict = {}
     for place, image in enumerate(coco['images']):
-        name = _file_name(image)
-        if not isinstance(image, dict) or not _is_id(image.get('id')) or image['id'] in images:
-            yield Fault('image: id missing or duplicate', name, image=place)
-        elif name == '?' or not _is_positive(image.get('width'), image.get('height')):
-            yield Fault('image: no file name or size', name, image=place)
+        kind, detail = _image_fault(image, images, numbers, with_mask, max_pixels)
+        if kind:
+            yield Fault(kind, _file_name(image), image=place, detail=detail)
         else:
             images[image['id']] = image
     categories = {category['id'] for category in coco['categories']}
@@ -134,6 +185,16 @@ def without_faults(coco: dict, faults: list[Fault]) -> dict:
     return {**coco, 'images': images, 'annotations': annotations}
 
 
+def for_evaluation(coco: dict, faults: list[Fault]) -> dict:
+    """Copy a COCO annotation file as pycocotools' evaluation needs it.
+
+    Without the faults in :data:`UNUSABLE`; an annotation that does not say is no crowd, as in mmdet.
+    """
+    whole = without_faults(coco, [fault for fault in faults if fault.kind in UNUSABLE])
+    annotations = [dict(iscrowd=0) | annotation for annotation in whole['annotations']]
+    return {**whole, 'annotations': annotations}
+
+
 def count(faults: list[Fault]) -> list[tuple[str, int, str, str]]:
     """Return rows of a table: fault, number, remedy, first file."""
     numbers = Counter(fault.kind for fault in faults)
@@ -155,6 +216,38 @@ def _check_structure(coco: Any) -> None:
     check_categories(coco['categories'])
 
 
+def _image_fault(
+    image: Any, images: dict, numbers: Counter, with_mask: bool, max_pixels: int
+) -> tuple[str, str]:
+    """Kind and detail of an image's fault, or two empty strings."""
+    if not isinstance(image, dict) or not _is_id(image.get('id')) or image['id'] in images:
+        return 'image: id missing or duplicate', ''
+    if images and isinstance(image['id'], str) != isinstance(next(iter(images)), str):
+        return 'image: id of another type than the others', repr(image['id'])[:80]
+    if _file_name(image) == '?' or not _is_positive(image.get('width'), image.get('height')):
+        return 'image: no file name or size', ''
+    if is_outside(image['file_name']):
+        return 'image: file name leads out of the folder', ''
+    pixels, number = image['width'] * image['height'], numbers[image['id']]
+    if pixels > max_pixels:
+        return 'image: more pixels than are decoded', f'{pixels:.6g}, at most {max_pixels}'
+    limit = max_annotations(pixels, with_mask)
+    if number > limit:
+        return 'image: more annotations than are read', f'{number}, at most {limit}'
+    return '', ''
+
+
+def max_annotations(pixels: float, with_mask: bool) -> int:
+    """The largest number of annotations of an image that are read."""
+    most = _MAX_MASK_PIXELS / max(pixels, 1) if with_mask else math.inf
+    return int(min(_MAX_ANNOTATIONS, most))
+
+
+def segmentation_fault(segmentation: Any, height: float, width: float) -> str:
+    """The first fault of a segmentation in an image of this size, or an empty string."""
+    return next(_segmentation_faults(segmentation, dict(height=height, width=width)), '')
+
+
 def _annotation_faults(
     annotation: dict, image: dict | None, categories: set, seen: set, with_mask: bool
 ) -> Iterator[str]:
@@ -166,6 +259,8 @@ def _annotation_faults(
     category = annotation.get('category_id')
     if not _is_id(category) or category not in categories:
         yield 'unknown category'
+    if annotation.get('iscrowd', 0) not in (0, 1):
+        yield 'iscrowd: neither 0 nor 1'
     box = annotation.get('bbox')
     if not isinstance(box, list) or len(box) != 4 or not _is_finite(box):
         yield 'box: missing, or not four finite numbers'
@@ -263,7 +358,13 @@ def _harmless_faults(annotation: dict, image: dict, with_mask: bool) -> Iterator
 def _file_name(image: Any) -> str:
     """The name of an image's file, '?' where it has none that can be opened."""
     name = image.get('file_name') if isinstance(image, dict) else None
-    return name if isinstance(name, str) and name and '\0' not in name else '?'
+    if not isinstance(name, str) or not name or '\0' in name:
+        return '?'
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return '?'
+    return name
 
 
 def _is_id(value: Any) -> bool:

@@ -1,8 +1,13 @@
 """Image files: search, decoding, detection of broken ones."""
 
+import contextlib
 import glob
 import io
-from collections.abc import Sequence
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mmcv
@@ -14,6 +19,12 @@ MAX_PIXELS = 2**27  # 400 MB when decoded
 # Final bytes of a complete file, for formats whose decoders accept truncated files.
 _ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND'}
 _TAIL = 4096  # bytes; cameras and editors append data after the end
+MAX_BYTES = 2**30  # of an image file
+# What libjpeg says of pixels that it made up, or of much data that it did not understand. Padding
+# of a few bytes is common and harmless.
+_DAMAGE = re.compile(
+    r'premature end|bad huffman code|\d{3,} extraneous bytes before marker 0xd9', re.I
+)
 
 
 def find_images(
@@ -69,9 +80,34 @@ def read_image(path: str | Path) -> np.ndarray:
         ValueError: names the file and the reason why it cannot be decoded.
     """
     try:
-        return decode(Path(path).read_bytes())
+        return decode(read_bytes(path))
     except ValueError as error:
         raise ValueError(f'{path} {error}') from None
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Read an image file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is a device, a pipe or a folder, or larger than any image.
+    """
+    check_file(path)
+    return Path(path).read_bytes()
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Check that reading a file ends, in time and memory; raises as :func:`read_bytes`."""
+    status = os.stat(path)  # of what a link points to
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError('is not a file but a folder, a pipe or a device')
+    if status.st_size > MAX_BYTES:
+        raise ValueError(f'has {status.st_size} bytes, more than {MAX_BYTES}')
+
+
+def is_outside(name: str) -> bool:
+    """Return True if a file name, relative to a folder, leads out of that folder."""
+    return os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir
 
 
 def decode(
@@ -97,7 +133,8 @@ def decode(
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: the image is truncated, cannot be decoded, is too large or has another size.
+        ValueError: the image is truncated or damaged, cannot be decoded, is too large or has
+            another size.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
@@ -110,7 +147,11 @@ def decode(
         raise ValueError(f'has {pixels} pixels, more than max_pixels={max_pixels}')
     if not _is_whole(content, _ENDS.get(kind, b'')):
         raise ValueError(f'is a truncated {kind} file of {len(content)} bytes')
-    image = mmcv.imfrombytes(content, flag=flag, backend=backend)
+    with _libjpeg_warnings() as warnings:
+        image = mmcv.imfrombytes(content, flag=flag, backend=backend)
+    damage = next(filter(_DAMAGE.search, warnings), None)
+    if damage is not None:
+        raise ValueError(f'is a damaged {kind} file: {damage}')
     if image is None:
         raise ValueError(f'is a {kind} file that cannot be decoded')
     if size is not None and image.shape[:2] != size and flag == 'color':
@@ -119,6 +160,35 @@ def decode(
         height, width = image.shape[:2]
         raise ValueError(f'is {width}x{height}, its annotations are for {size[1]}x{size[0]}')
     return image
+
+
+_capturing = threading.Lock()
+
+
+@contextlib.contextmanager
+def _libjpeg_warnings() -> Iterator[list[str]]:
+    """Collect what libjpeg prints: OpenCV has no other sign of pixels that are made up.
+
+    Whatever else is written to stderr in these milliseconds is written there afterwards.
+    """
+    lines: list[str] = []
+    with _capturing:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)  # what no longer fits is lost; nothing waits
+        stderr = os.dup(2)
+        os.dup2(writer, 2)
+        os.close(writer)
+        try:
+            yield lines
+        finally:
+            os.dup2(stderr, 2)  # closes the pipe
+            os.close(stderr)
+            with open(reader, 'rb') as file:
+                for line in file.read().decode(errors='replace').splitlines():
+                    if 'jpeg' in line.lower():
+                        lines.append(line)
+                    else:
+                        os.write(2, f'{line}\n'.encode())
 
 
 def is_turned(content: bytes, size: tuple[int, int]) -> bool:

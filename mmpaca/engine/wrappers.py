@@ -1,7 +1,10 @@
-"""Unwrap a runner's model."""
+"""Unwrap a runner's model and its datasets."""
+
+from collections.abc import Iterator
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
+from torch.utils.data import Dataset
 
 
 def unwrapped(model: nn.Module, allow_tta: bool = True) -> nn.Module:
@@ -23,3 +26,13 @@ def unwrapped(model: nn.Module, allow_tta: bool = True) -> nn.Module:
             )
         model = model.get_submodule('module')
     return model
+
+
+def inner_datasets(dataset: Dataset) -> Iterator:
+    """The datasets inside any dataset wrappers of mmengine, mmdet and torch."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner == [None]:
+        yield dataset
+        return
+    for one in inner:
+        yield from inner_datasets(one)

@@ -8,6 +8,7 @@ the last block of three stages and 100 clusters.
 import base64
 import html
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,8 @@ _MAX_SIDE = 1280  # pixels of the embedded image
 class Page:
     """Writer of the page; images are added one by one, so that memory does not grow.
 
+    The page appears when it is complete; after an error an older one stays as it is.
+
     Args:
         path: the HTML file.
         map_cells: maximum number of cells on a map's longer side; larger maps are reduced.
@@ -46,7 +49,8 @@ class Page:
         template = _TEMPLATE.read_text(encoding='utf-8')
         template = template.replace('/* PALETTE */[]', json.dumps(PALETTE.tolist()))
         head, self._tail = template.split(_PLACE)
-        self._file = self.path.open('w', encoding='utf-8')  # as it says in its head
+        self._part = self.path.with_name(f'{self.path.name}.part')
+        self._file = self._part.open('w', encoding='utf-8')  # as it says in its head
         self._file.write(head)
         return self
 
@@ -59,9 +63,14 @@ class Page:
             f'{data}</script>\n'
         )
 
-    def __exit__(self, *_: object) -> None:
-        self._file.write(self._tail)
-        self._file.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        with self._file:
+            if error is None:
+                self._file.write(self._tail)
+        if error is None:
+            os.replace(self._part, self.path)
+        else:
+            self._part.unlink(missing_ok=True)
 
 
 def scene_data(name: str, scene: Scene, map_cells: int) -> dict:

@@ -1,6 +1,7 @@
 """Training goes on with broken data, names it, and stops where there is too much of it."""
 
 import json
+import os
 import re
 import shutil
 
@@ -192,7 +193,7 @@ def test_unusual_images_load(broken):
 def test_each_offender_is_named_once(broken, monkeypatch):
     root, says, _ = broken
     lines = []
-    monkeypatch.setattr('mmpaca.datasets.coco._log', lines.append)
+    monkeypatch.setattr('mmpaca.datasets.coco.log_bad_data', lines.append)
     data = dataset(root)
     for _ in range(2):
         for i in range(len(data)):
@@ -351,5 +352,8 @@ def test_check_coco(broken, tool, tmp_path):
     assert turned == ['exif_stored.jpg']
     assert ': unknown category (99)\n' in printed
     assert re.search(r'unknown category +│ 1 ', printed)
+    os.mkfifo(tmp_path / 'pipe')
+    printed_error = tool('analysis/check_coco.py', *data, '--fix', 'pipe', ok=False)
+    assert printed_error == 'error: --fix pipe is a device or a pipe: give a file\n'
     printed = tool('analysis/check_coco.py', tmp_path / 'clean.json', folder / 'train')
     assert printed.strip().splitlines()[-1].startswith('0 broken, ')

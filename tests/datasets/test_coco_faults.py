@@ -5,7 +5,15 @@ import pytest
 from pycocotools import mask
 
 from mmpaca.datasets.coco_categories import check_category_order
-from mmpaca.datasets.coco_faults import FAULTS, decompressed, find_faults, without_faults
+from mmpaca.datasets.coco_faults import (
+    FAULTS,
+    Fault,
+    decompressed,
+    find_faults,
+    for_evaluation,
+    read_annotations,
+    without_faults,
+)
 
 
 def test_some_classes_of_a_file_keep_their_order():
@@ -56,6 +64,65 @@ def one_annotation(**changes):
 def test_segmentations_that_crash_pycocotools_are_found(segmentation, kind):
     faults = list(find_faults(one_annotation(segmentation=segmentation)))
     assert [fault.kind for fault in faults][:1] == [kind]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'kind'),
+    [
+        (dict(file_name='../../etc/passwd'), 'image: file name leads out of the folder'),
+        (dict(file_name='/etc/passwd'), 'image: file name leads out of the folder'),
+        (dict(file_name='\ud800'), 'image: no file name or size'),
+        (dict(width=10**5, height=10**5), 'image: more pixels than are decoded'),
+    ],
+)
+def test_images_that_are_not_opened(changes, kind):
+    coco = one_annotation()
+    coco['images'][0].update(changes)
+    assert next(find_faults(coco)).kind == kind
+
+
+def test_a_million_annotations_of_an_image():
+    coco = one_annotation()
+    coco['annotations'] = [dict(coco['annotations'][0], id=i) for i in range(10**5)]
+    found = next(find_faults(coco, thorough=False))
+    assert str(found) == 'a.png: image: more annotations than are read (100000, at most 10000)'
+    coco['annotations'] = coco['annotations'][:2000]
+    assert not list(find_faults(coco, thorough=False))
+    coco['images'][0].update(width=10**4, height=10**4)  # 200 GB of masks
+    assert next(find_faults(coco)).detail == '2000, at most 85'
+    assert not list(find_faults(coco, with_mask=False, thorough=False))
+
+
+def test_crowds_and_ids():
+    assert [f.kind for f in find_faults(one_annotation(iscrowd=[]))][:1] == [
+        'iscrowd: neither 0 nor 1'
+    ]
+    coco = one_annotation()
+    del coco['annotations'][0]['iscrowd']
+    assert not list(find_faults(coco, thorough=False))
+    assert for_evaluation(coco, [])['annotations'][0]['iscrowd'] == 0  # as mmdet reads it
+    coco['images'].append(dict(coco['images'][0], id='2'))
+    assert next(find_faults(coco)).kind == 'image: id of another type than the others'
+    coco['categories'].append(dict(id='2', name='b'))
+    with pytest.raises(ValueError, match='some categories have a number as id, others a text'):
+        list(find_faults(coco))
+
+
+def test_names_do_not_reach_the_terminal_as_they_are():
+    fault = Fault('image: no annotations', 'a\x1b[31m\n\u202eb.png')
+    assert str(fault) == r'a\x1b[31m\n\u202eb.png: image: no annotations'
+
+
+def test_encodings():
+    assert read_annotations('{"a": "ä"}'.encode()) == dict(a='ä')
+    for content, says in (
+        ('{}'.encode('utf-16'), 'not a JSON file in UTF-8'),
+        (b'\xef\xbb\xbf{}', 'not a JSON file: Unexpected UTF-8 BOM'),
+        (b'[' * 10**5, 'not a JSON file: maximum recursion depth'),
+        (b'{"images": [', 'not a JSON file: Expecting value'),
+    ):
+        with pytest.raises(ValueError, match=says):
+            read_annotations(content)
 
 
 def test_compressed_rle_is_read_as_by_pycocotools():

@@ -35,6 +35,15 @@ def test_data_is_small_and_comes_back(scene):
     assert pool(maps, 3)[0, 1, 1] == maps[0, 3:, 3:].sum()
 
 
+def test_half_a_page_is_not_left_behind(scene, tmp_path):
+    (tmp_path / 'index.html').write_text('older')
+    with pytest.raises(OSError, match='broken'), Page(tmp_path / 'index.html') as page:
+        page.add('a', scene)
+        raise OSError('broken')
+    assert [p.name for p in tmp_path.iterdir()] == ['index.html']
+    assert (tmp_path / 'index.html').read_text() == 'older'
+
+
 def test_page_is_one_file_that_needs_nothing(scene, tmp_path):
     with Page(tmp_path / 'index.html') as page:
         page.add('a.jpg', scene)

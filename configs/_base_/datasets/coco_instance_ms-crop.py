@@ -11,3 +11,6 @@ train_pipeline = [
 train_dataloader = dict(
     dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )
+# Errors name what is wrong with the file, see docs/own_dataset.md.
+val_dataloader = dict(dataset=dict(type='mmpaca.TolerantCocoDataset'))
+test_dataloader = val_dataloader

@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine import fileio
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim.scheduler.param_scheduler import LinearParamScheduler
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch import nn
 
 from mmpaca.datasets.coco_categories import check_category_order
+from mmpaca.datasets.coco_faults import read_annotations
 from mmpaca.datasets.seg_maps import SegFileError
-from mmpaca.engine.wrappers import unwrapped
+from mmpaca.engine.wrappers import inner_datasets, unwrapped
 from mmpaca.models import PaCaViT
 from mmpaca.registry import HOOKS
 
@@ -53,13 +56,16 @@ class ConfigCheckHook(Hook):
         """Check the number of classes, the evaluator of the validation and the warm-up.
 
         Raises:
-            AssertionError: A detector's ``num_classes`` differs from the dataset's classes.
+            AssertionError: A head's ``num_classes`` differs from the dataset's classes.
             SegFileError: Label maps of a segmentor's dataset do not exist.
-            ValueError: A segmentor's ``num_classes`` differs, or the metric's annotation file lacks images or classes of the dataset.
+            ValueError: A segmentor's ``num_classes`` differs, the metric's annotation file lacks
+                images or classes of the dataset, or mmdet's CocoDataset has its categories in
+                another order than its classes.
         """
         if not self.enabled:
             return
         _check_num_classes(runner)
+        _check_train_categories(runner)
         if runner.val_loop is not None:
             _check_evaluator(runner.val_loop, 'val')
         _check_warmup(runner)
@@ -191,6 +197,25 @@ def _check_label_maps(dataset: Any, name: str) -> None:
             f'{len(missing)} of the {len(paths)} label maps of {name}_dataloader do not exist, '
             f'first {missing[0]}: check data_prefix.seg_map_path, img_suffix and seg_map_suffix'
         )
+
+
+def _check_train_categories(runner: Runner) -> None:
+    """Check the files of mmdet's own CocoDataset; TolerantCocoDataset sorts its labels by name."""
+    if runner.cfg.get('default_scope') != 'mmdet' or not is_main_process():
+        return
+    from mmdet.datasets import CocoDataset
+
+    for dataset in inner_datasets(runner.train_dataloader.dataset):
+        if type(dataset) is not CocoDataset:
+            continue
+        try:
+            content = read_annotations(fileio.get(dataset.ann_file, dataset.backend_args))
+            check_category_order(content['categories'], dataset.metainfo['classes'])
+        except ValueError as error:
+            raise ValueError(
+                f'{dataset.ann_file}: {error}. Or train with mmpaca.TolerantCocoDataset, whose '
+                'labels follow the names'
+            ) from None
 
 
 def _check_evaluator(loop: ValLoop | TestLoop, name: str) -> None:

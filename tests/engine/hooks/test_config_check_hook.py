@@ -1,14 +1,20 @@
 """Configs whose parts do not match stop a run before the first iteration."""
 
+import contextlib
+import json
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
+from mmengine.dataset import RepeatDataset
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
+from mmpaca.datasets import CLASSES
 from mmpaca.engine import ConfigCheckHook
+from mmpaca.engine.hooks import config_check_hook
 
 
 @pytest.mark.parametrize(
@@ -98,3 +104,21 @@ def test_class_weights_follow_the_number_of_classes():
     loss.class_weight = [1.0, 2.0, 1.0]
     with pytest.raises(ValueError, match='has 3 values for 4 classes: give 5'):
         ConfigCheckHook().before_run(runner)
+
+
+def test_mmdets_dataset_with_categories_in_another_order(shapes, tmp_path):
+    """mmdet would train with the labels of other classes."""
+    coco = json.loads((shapes / 'annotations/train.json').read_text())
+    coco['categories'].reverse()
+    (tmp_path / 'reversed.json').write_text(json.dumps(coco))
+    for path, message in (
+        (shapes / 'annotations/train.json', None),
+        (tmp_path / 'reversed.json', 'reversed.json: its categories are in the order'),
+    ):
+        data = CocoDataset(
+            ann_file=str(path), data_prefix=dict(img=str(shapes / 'train')), metainfo=dict(classes=CLASSES)
+        )  # fmt: skip
+        loader = SimpleNamespace(dataset=RepeatDataset(data, 2))
+        runner = SimpleNamespace(cfg=dict(default_scope='mmdet'), train_dataloader=loader)
+        with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+            config_check_hook._check_train_categories(runner)
