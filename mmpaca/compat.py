@@ -19,12 +19,15 @@ REQUIREMENTS = {
 }
 # Needed by the features in OPTIONAL_FOR.
 _EXPORT = "'mmpaca[export]'"
+_OPENVINO = "'mmpaca[openvino]'"
 OPTIONAL = {
     'mmpretrain': ('>=1.2.0,<2.0', 'mmpretrain==1.2.0'),
     'faster_coco_eval': ('>=1.8', "'mmpaca[fast-eval]'"),
     'onnx': ('>=1.16', _EXPORT),
     'onnxruntime': ('>=1.18', _EXPORT),
     'onnxscript': ('>=0.3', _EXPORT),
+    'openvino': ('>=2025.0', _OPENVINO),
+    'nncf': ('>=2.15', _OPENVINO),
 }
 OPTIONAL_FOR = {
     'mmpretrain': 'classification',
@@ -32,6 +35,8 @@ OPTIONAL_FOR = {
     'onnx': '`mmpaca export`',
     'onnxruntime': '`mmpaca export`',
     'onnxscript': '`mmpaca export`',
+    'openvino': '`mmpaca export OUT.xml`',
+    'nncf': '`mmpaca export OUT.xml --precision int8`',
 }
 
 
@@ -84,7 +89,8 @@ def require(name: str) -> ModuleType:
             f'mmpaca needs {name} {accepted}, but the installed one refuses its '
             f'dependencies ({error}); run: pip install mmengine==0.10.7 mmcv-lite==2.1.0'
         ) from None
-    wrong = complaint(name, package.__version__)
+    # OpenVINO's goes on with the build: 2026.4.1-22982-e213a147257-releases/2026/4
+    wrong = complaint(name, package.__version__.partition('-')[0])
     if wrong:
         raise ImportError(wrong)
     return package
