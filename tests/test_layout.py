@@ -11,7 +11,7 @@ PACKAGE = ROOT / 'mmpaca'
 STOREYS = [
     {'__main__', 'commands', 'doctor'},
     {'apis'},
-    {'engine', 'evaluation', 'explain', 'analysis'},
+    {'engine', 'evaluation', 'explain', 'analysis', 'deploy'},
     {'checkpoint', 'datasets'},
     {'models'},
     {'ops', 'registry', 'compat', 'version'},

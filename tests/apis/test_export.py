@@ -79,7 +79,7 @@ def detector(root, tmp_path):
 def test_command(root, detector, tmp_path, monkeypatch, capsys):
     config, checkpoint, backbone = detector
     out = tmp_path / 'out'
-    command = ['export', str(config), str(checkpoint), str(out), '--device', 'cpu']
+    command = ['export', str(config), str(checkpoint), str(out), '--backbone', '--device', 'cpu']
     assert main([*command, '--shape', '64', '96']) == 0
     printed = capsys.readouterr().out
     assert 'any batch size, at least (9, 9) pixels' in printed  # two patches in stage 2
@@ -130,5 +130,5 @@ def test_command(root, detector, tmp_path, monkeypatch, capsys):
 )
 def test_impossible_options_are_refused_before_the_work(root, capsys, arguments, says):
     config = root / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
-    assert main(['export', str(config), 'nowhere.pth', 'out', *arguments]) == 1
+    assert main(['export', str(config), 'nowhere.pth', 'out', '--backbone', *arguments]) == 1
     assert capsys.readouterr().err.startswith(f'error: {says}')

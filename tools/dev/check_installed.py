@@ -167,8 +167,10 @@ class Checks:
 
     def command_exports(self) -> None:
         model = (DEMO, 'train/iter_2.pth')
-        run(BIN / 'mmpaca', 'export', *model, 'exported', '--shape', 64, 96)
+        run(BIN / 'mmpaca', 'export', *model, 'exported', '--backbone', '--shape', 64, 96)
         assert list(Path('exported').glob('*.onnx'))
+        run(BIN / 'mmpaca', 'export', *model, 'model.onnx')
+        assert Path('model.onnx').is_file()
 
     def scripts_of_the_package(self) -> None:
         """Two processes through dist_train.sh; a config by its path in the package."""

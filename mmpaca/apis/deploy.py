@@ -1,0 +1,191 @@
+"""Export a detector or classifier to one file that runs without PyTorch."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmpaca.checkpoint.saving import write_atomically
+from mmpaca.deploy.graph import build_graph
+from mmpaca.deploy.half import halve_weights
+from mmpaca.deploy.metadata import describe_model, detection_cfg
+from mmpaca.deploy.onnx_file import join, to_onnx, trace
+from mmpaca.deploy.pipeline import Resize, Step, fixed_size, read_pipeline
+
+from .inference import Predictor
+from .verification import Comparison, RunFile, check_generated, open_onnx, read_rgb, verify
+
+#: Suffix of OUT for each format.
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml'}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a model is exported.
+
+    Attributes:
+        format: ``'onnx'`` or ``'openvino'``.
+        precision: ``'fp32'``, ``'fp16'`` (of the weights) or ``'int8'``.
+        resize: resize and pad in the file, as the test pipeline does.
+        score_thr: lowest score of a detection; None for that of the config.
+        opset: ONNX operator set version; None for the default.
+        calibration: images for int8.
+    """
+
+    format: str = 'onnx'
+    precision: str = 'fp32'
+    resize: bool = True
+    score_thr: float | None = None
+    opset: int | None = None
+    calibration: Sequence[Path] = ()
+
+
+def find_format(out: Path, chosen: str | None) -> str:
+    """Return the format of a file by its suffix, or check that the suffix is that of a format.
+
+    Raises:
+        ValueError: the suffix is none, or another format's.
+    """
+    by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
+    known = ' or '.join(f'{suffix} ({name})' for suffix, name in by_suffix.items())
+    if out.suffix not in by_suffix:
+        raise ValueError(f'OUT {out}: give a file that ends in {known}, or a folder and --backbone')
+    if chosen not in (None, by_suffix[out.suffix]):
+        raise ValueError(f'--format {chosen}: OUT {out} must end in {SUFFIXES[str(chosen)]}')
+    return by_suffix[out.suffix]
+
+
+def open_model(config: Config, checkpoint: str | None, options: ExportOptions) -> Predictor:
+    """Open the model on the CPU as the file will have it: threshold and resizing of the options.
+
+    Raises:
+        ValueError: it has no threshold that could be changed.
+    """
+    config = copy.deepcopy(config)
+    if not options.resize:
+        dataset = find_test_dataset(config)
+        pipeline = dataset.pipeline
+        kept = [transform for transform in pipeline if not read_pipeline([transform])]
+        # mmdet's heads ask for a scale factor
+        same = [dict(type='Resize', scale_factor=1.0, keep_ratio=True)]
+        detector = config.get('default_scope') == 'mmdet'
+        dataset.pipeline = kept[:1] + same * detector + kept[1:]
+    predictor = Predictor(config, checkpoint, 'cpu')
+    if options.score_thr is not None:
+        cfg = detection_cfg(predictor.model)
+        if cfg is None or 'score_thr' not in cfg:
+            name = type(predictor.model).__name__
+            raise ValueError(f'--score-thr: {name} has no score threshold; drop it')
+        cfg.score_thr = options.score_thr
+    return predictor
+
+
+def write_model(predictor: Predictor, config: Config, options: ExportOptions) -> bytes:
+    """Return the content of an ONNX file.
+
+    Raises:
+        ImportError: a package is missing; the error names the command that installs it.
+        ValueError: the model, its pipeline or the opset is not covered; the error says what is.
+    """
+    steps = read_pipeline(find_test_dataset(config).pipeline)
+    size, model = fixed_size(steps), predictor.model
+    graph = build_graph(model)
+    start = time.time()
+    program = trace(graph, size)
+    traced = time.time()
+    network = to_onnx(program, graph.outputs, options.opset)
+    task = predictor.task
+    if 'masks' in graph.outputs:
+        task = 'instance'
+    cfg = detection_cfg(model)
+    image_masks = task == 'instance' and not hasattr(model, 'roi_head')
+    steps = steps if options.resize else []
+    whole = join(network, steps, cfg.mask_thr_binary if image_masks else None)
+    classes = predictor.classes or ()
+    for key, value in describe_model(model, str(config.filename), classes, task, steps).items():
+        whole.metadata_props.add(key=key, value=value)
+    if options.precision == 'fp16':
+        halve_weights(whole)
+    content = whole.SerializeToString()
+    print(
+        f'traced in {traced - start:.0f} s, converted in {time.time() - traced:.0f} s: '
+        f'{len(whole.graph.node)} nodes, opset {whole.opset_import[0].version}, '
+        f'{len(content) / 1e6:.1f} MB'
+    )
+    if options.precision == 'int8' and options.format == 'onnx':
+        from mmpaca.deploy.quantization import quantize_onnx
+
+        content = quantize_onnx(content, read_rgb(options.calibration))
+    return content
+
+
+def find_test_dataset(config: Config) -> Config:
+    """Return the settings of the test dataset, of the first one inside wrappers."""
+    dataset = config.test_dataloader.dataset
+    while 'pipeline' not in dataset:
+        dataset = dataset.dataset if 'dataset' in dataset else dataset.datasets[0]
+    return dataset
+
+
+def usual_size(steps: Sequence[Step]) -> tuple[int, int]:
+    """Height and width of pictures that the pipeline enlarges a little."""
+    scale = next((step.scale for step in steps if isinstance(step, Resize)), (256, 256))
+    return min(scale) * 3 // 4, max(scale) * 3 // 4
+
+
+def export(
+    config: Config,
+    checkpoint: str | None,
+    out: Path,
+    options: ExportOptions = ExportOptions(),
+    data: str | Path | None = None,
+) -> None:
+    """Export a model, compare the file with PyTorch, and write it if it agrees.
+
+    Args:
+        config: config of a detector of mmdet or a classifier of mmpretrain.
+        checkpoint: its weights; None for random ones.
+        out: file to write, with the suffix of the format.
+        options: format, precision and contents.
+        data: images to compare on: a COCO annotation file, whose images are where the config's test
+            dataset has them, or a folder or file of images. None for a few generated images.
+
+    Raises:
+        ImportError: a package is missing; the error names the command that installs it.
+        OSError: the file cannot be written.
+        ValueError: the model is not covered, or the file differs from PyTorch; it is not written.
+    """
+    if options.precision == 'int8' and not options.calibration:
+        raise ValueError('--precision int8 needs --calibration IMAGES: some training images')
+    predictor = open_model(config, checkpoint, options)
+    content = write_model(predictor, config, options)
+
+    def check(run: RunFile) -> None:
+        comparison = Comparison(predictor, run, options.precision)
+        steps = read_pipeline(find_test_dataset(config).pipeline)
+        size = None if options.resize else fixed_size(steps)
+        check_generated(comparison, size or usual_size(steps), fixed=size is not None)
+        if data is not None:
+            verify(comparison, config, data, fixed=size is not None)
+        comparison.finish(out.name)
+
+    if options.format == 'onnx':
+        check(open_onnx(content))
+        write_atomically(out, content)
+        print(f'wrote {out}, {len(content) / 1e6:.1f} MB')
+        return
+    from mmpaca.deploy.openvino import open_openvino, write_openvino
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix='.export') as folder:
+        path = Path(folder) / out.name
+        images = read_rgb(options.calibration) if options.precision == 'int8' else None
+        write_openvino(content, path, options.precision == 'fp16', images)
+        check(open_openvino(path))
+        for part in (path.with_suffix('.bin'), path):  # the file that names the other comes last
+            part.replace(out.with_suffix(part.suffix))
+    print(f'wrote {out} and {out.with_suffix(".bin").name}')

@@ -1,0 +1,124 @@
+"""Write a graph of tensors as an ONNX model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from mmpaca.compat import require
+
+from .ops import onnx_translations
+from .pipeline import Step
+from .preprocessing import write_mask_resizing, write_preprocessing
+
+#: Gelu and LayerNormalization are single nodes from here on.
+OPSET = 20
+# The picture has other sizes than the network's input, and so other names.
+_AXES = {0: 'batch', 2: 'input_height', 3: 'input_width'}
+# Sizes that no stride divides and no two of which are equal: nothing in them is a special case.
+_TRACED = (2, 3, 103, 167)
+
+
+def trace(graph: nn.Module, size: tuple[int, int] | None = None) -> ExportedProgram:
+    """Trace a graph for any batch size, and any height and width unless they are fixed.
+
+    Args:
+        graph: result of :func:`mmpaca.deploy.build_graph`.
+        size: height and width, if they are fixed; None for any.
+
+    Raises:
+        torch._dynamo.exc.UserError: PyTorch cannot trace it with these axes free.
+    """
+    image = torch.rand(*_TRACED[:2], *(size or _TRACED[2:])) * 255
+    axes = dict.fromkeys([0] if size else _AXES, Dim.DYNAMIC)
+    with torch.no_grad():
+        return torch.export.export(
+            graph, (image, torch.ones(4)), dynamic_shapes=(axes, None), strict=False
+        )
+
+
+def to_onnx(program: ExportedProgram, outputs: tuple[str, ...], opset: int | None = None) -> Any:
+    """Convert a traced graph to an ONNX model: inputs ``image`` and ``scale``.
+
+    Args:
+        program: result of :func:`trace`.
+        outputs: names of the outputs.
+        opset: ONNX operator set version; None for :data:`OPSET`.
+
+    Returns:
+        onnx.ModelProto.
+
+    Raises:
+        ImportError: onnx or onnxscript is missing; the error names the command that installs them.
+        ValueError: PyTorch cannot write this version.
+    """
+    require('onnx')
+    require('onnxscript')
+    opset = opset or OPSET
+    exported = cast(
+        torch.onnx.ONNXProgram,  # None without dynamo only
+        torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=['image', 'scale'],
+            output_names=list(outputs),
+            dynamic_shapes=(_AXES, None),  # of a traced program these are names only
+            opset_version=opset,
+            custom_translation_table=onnx_translations(),
+            verbose=False,
+        ),
+    )
+    written = exported.model.opset_imports['']
+    if opset != written:  # PyTorch falls back to another version
+        raise ValueError(f'--opset {opset} cannot be written for this model, {written} can')
+    return exported.model_proto
+
+
+def join(network: Any, steps: Sequence[Step], mask_threshold: float | None = None) -> Any:
+    """Put the preprocessing before a network, and the resizing of masks after it.
+
+    Args:
+        network: result of :func:`to_onnx`.
+        steps: what happens to the image before the data preprocessor.
+        mask_threshold: probability above which a pixel belongs to a mask, if the network gives
+            masks as logits of its own input; None for other or no masks.
+
+    Returns:
+        onnx.ModelProto with the input ``image`` (B, H, W, 3) uint8 RGB.
+    """
+    import onnx
+    from onnx import compose
+
+    versions = network.opset_import[0].version, network.ir_version
+    outputs = [value.name for value in network.graph.output]
+    before = compose.add_prefix(write_preprocessing(steps, *versions), 'pre/')
+    network = compose.add_prefix(network, 'net/', rename_nodes=True)
+    names = {'pre/picture': 'image', **{f'net/{name}': name for name in outputs}}
+    whole = compose.merge_models(
+        before, network, io_map=[('pre/input', 'net/image'), ('pre/scale', 'net/scale')]
+    )
+    if mask_threshold is not None:
+        after = compose.add_prefix(write_mask_resizing(mask_threshold, *versions), 'post/')
+        wires = [('net/masks', 'post/logits')]
+        wires += [(f'pre/{name}', f'post/{name}') for name in ('ratio', 'picture_size')]
+        whole = compose.merge_models(whole, after, io_map=wires)
+        names = {**names, 'post/masks': 'masks'}
+        del names['net/masks']
+    results = {value.name: value for value in whole.graph.output}
+    wanted = {new: old for old, new in names.items()}
+    del whole.graph.output[:]
+    whole.graph.output.extend(results[wanted[name]] for name in outputs)
+    _rename(whole.graph, names)
+    whole.graph.name = 'mmpaca'
+    onnx.checker.check_model(whole)
+    return whole
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
+    for value in (*graph.input, *graph.output):
+        value.name = names.get(value.name, value.name)

@@ -1,0 +1,138 @@
+"""`mmpaca export` writes files that agree with PyTorch, and no others."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from detectors import CLASSES, CONV, build, detector_config, pictures, save
+
+from mmpaca.__main__ import main
+from mmpaca.apis import deploy
+from mmpaca.apis.inference import Predictor
+from mmpaca.apis.verification import detections, open_onnx, predict
+from mmpaca.deploy.half import halve_weights
+
+
+@pytest.fixture(scope='module')
+def mask_rcnn(tmp_path_factory, shapes):
+    """Config and checkpoint of a small Mask R-CNN for the generated shapes."""
+    cfg = detector_config('mask_rcnn', CONV)
+    return save(cfg, build(cfg), tmp_path_factory.mktemp('mask_rcnn'), shapes)
+
+
+@pytest.fixture(scope='module')
+def exported(mask_rcnn, shapes, tmp_path_factory):
+    """Its file, written by the command, and what that printed."""
+    import contextlib
+    import io
+
+    out = tmp_path_factory.mktemp('exported') / 'model.onnx'
+    printed = io.StringIO()
+    command = ['export', *map(str, mask_rcnn), str(out)]
+    with contextlib.redirect_stdout(printed):
+        assert main([*command, '--verify', str(shapes / 'annotations/val.json')]) == 0
+    return out, printed.getvalue()
+
+
+def test_report(exported):
+    _, printed = exported
+    rows = [line.split() for line in printed.splitlines() if line.endswith('%')]
+    assert [row[0] for row in rows] == ['generated', 'one', *['batch'] * 5]
+    assert all(int(row[-6]) > 20 and row[-5] == '0' and row[-1] == '0.00%' for row in rows)
+    for kind in ('bbox', 'segm'):
+        (line,) = (line for line in printed.splitlines() if line.startswith(f'coco/{kind}_mAP: '))
+        ap = line.split()[2].rstrip(',')
+        assert line.endswith(f'file {ap}')
+
+
+def test_file(exported):
+    path, _ = exported
+    model = onnx.load(path)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [('', 20)]
+    operators = {node.op_type for node in model.graph.node}
+    assert {'NonMaxSuppression', 'RoiAlign'} <= operators
+    assert {node.domain for node in model.graph.node} == {''} and not model.functions
+
+    def dims(values):
+        return {
+            value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+            for value in values
+        }
+
+    assert dims(model.graph.input) == {'image': ['batch', 'height', 'width', 3]}
+    assert dims(model.graph.output) == dict(
+        boxes=['batch', 100, 4],
+        scores=['batch', 100],
+        labels=['batch', 100],
+        masks=['batch', 100, 28, 28],
+    )
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(about['mmpaca.classes']) == list(CLASSES)
+    assert json.loads(about['mmpaca.scale']) == [128, 96]
+    assert json.loads(about['mmpaca.mean']) == [123.675, 116.28, 103.53]
+    expected = dict(
+        format='1',
+        task='instance',
+        score_thr='0.05',
+        mask_thr='0.5',
+        mask_type='box',
+        channels='RGB',
+    )
+    assert {name: about[f'mmpaca.{name}'] for name in expected} == expected
+
+
+def test_another_size_and_batch(mask_rcnn, exported):
+    path, _ = exported
+    predictor = Predictor(*mask_rcnn, 'cpu')
+    images = pictures(3, 176, 232).permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    given = detections(open_onnx(path.read_bytes())(images), predictor.model, images.shape[1:3])
+    for one, other in zip(predict(predictor, images), given, strict=True):
+        assert len(one) == len(other) > 20 and np.array_equal(one.labels, other.labels)
+        assert np.allclose(one.boxes, other.boxes, atol=1e-3)
+        assert np.allclose(one.scores, other.scores, atol=1e-5)
+        assert (one.masks != other.masks).mean() < 1e-4
+
+
+def test_half_weights(mask_rcnn, exported):
+    path, _ = exported
+    model = onnx.load(path)
+    halve_weights(model)
+    onnx.checker.check_model(model)
+    content = model.SerializeToString()
+    assert len(content) < 0.8 * path.stat().st_size
+    images = pictures(1, 96, 128).permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    scores = [open_onnx(c)(images)['scores'] for c in (path.read_bytes(), content)]
+    assert 0 < np.abs(scores[0] - scores[1]).max() < 0.02
+
+
+def test_a_wrong_file_is_not_written(mask_rcnn, exported, tmp_path, monkeypatch, capsys):
+    content = exported[0].read_bytes()
+    out = tmp_path / 'model.onnx'
+    out.write_bytes(b'older')
+    monkeypatch.setattr(deploy, 'write_model', lambda *args: content)
+
+    def open_wrong(content):
+        run = open_onnx(content)
+        return lambda images: {k: v * 0.99 if k == 'scores' else v for k, v in run(images).items()}
+
+    monkeypatch.setattr(deploy, 'open_onnx', open_wrong)
+    assert main(['export', *map(str, mask_rcnn), str(out)]) == 1
+    message = capsys.readouterr().err
+    assert 'model.onnx is not written, it differs from PyTorch' in message
+    assert 'PyTorch alone finds label' in message and out.read_bytes() == b'older'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        (['folder'], 'OUT folder: give a file that ends in .onnx (onnx) or .xml (openvino), or'),
+        (['a.onnx', '--format', 'openvino'], '--format openvino: OUT a.onnx must end in .xml'),
+        (['a.onnx', '--shape', '8'], '--shape and --device are for --backbone'),
+        (['a.onnx', '--opset', '2'], '--opset 2 is invalid, give 7 to'),
+        (['a.onnx', '--precision', 'int8'], '--precision int8 needs --calibration IMAGES'),
+    ],
+)
+def test_options(mask_rcnn, capsys, arguments, says):
+    assert main(['export', *map(str, mask_rcnn), *arguments]) == 1
+    assert capsys.readouterr().err.startswith(f'error: {says}')
