@@ -52,7 +52,7 @@ def write_openvino(
     if int8_images is not None:
         from .quantization import quantize_openvino
 
-        model = quantize_openvino(model, int8_images)
+        model = quantize_openvino(model, content, int8_images)
     openvino.save_model(model, path, compress_to_fp16=fp16)
 
 

@@ -2,9 +2,10 @@
 
 ONNX files are quantized by ONNX Runtime (weights per channel, QuantizeLinear and DequantizeLinear
 nodes, so that any runtime can execute them), OpenVINO models by NNCF. What stands before the network
-(resizing, normalisation), the decoding of boxes and NMS keep their precision.
+(resizing, normalisation), the last layers of heads, the decoding of boxes and NMS keep their precision.
 """
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,13 +18,26 @@ from mmpaca.compat import require
 #: Names of nodes outside the network: see :func:`mmpaca.deploy.onnx_file.join`.
 _OUTSIDE = ('pre/', 'post/')
 #: Operators with weights; others take their inputs from these.
-_OPERATORS = ('Conv', 'MatMul', 'Gemm')
+_OPERATORS = ('Conv', 'ConvTranspose', 'MatMul', 'Gemm')
+#: How many inputs are features, where others are positions or choose some of the features.
+_FEATURE_INPUTS = dict(
+    RoiAlign=1,
+    GridSample=1,
+    Gather=1,
+    GatherElements=1,
+    GatherND=1,
+    NonZero=0,
+    NonMaxSuppression=0,
+    TopK=0,
+    Equal=0,
+    Less=0,
+    Greater=0,
+    Shape=0,
+)
 
 
 def quantize_onnx(content: bytes, images: Iterable[np.ndarray]) -> bytes:
     """Quantize an ONNX file.
-
-    Products of two activations, as in attention, stay in 32 bits, as do layers outside the network.
 
     Args:
         content: of an ONNX file.
@@ -41,7 +55,10 @@ def quantize_onnx(content: bytes, images: Iterable[np.ndarray]) -> bytes:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     model = onnx.load_from_string(content)
+    del model.opset_import[1:]  # the same once more, from joining models; refused below
     metadata = {entry.key: entry.value for entry in model.metadata_props}
+    # It would advise a preparation, of which an exported file needs nothing: shapes are inferred.
+    model.metadata_props.add(key='onnx.infer', value='onnxruntime.quant')
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / 'int8.onnx'
         quantize_static(
@@ -50,7 +67,7 @@ def quantize_onnx(content: bytes, images: Iterable[np.ndarray]) -> bytes:
             _Reader(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_OPERATORS),
-            nodes_to_exclude=_kept(model),
+            nodes_to_exclude=float_layers(model),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -63,15 +80,28 @@ def quantize_onnx(content: bytes, images: Iterable[np.ndarray]) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _kept(model: Any) -> list[str]:
-    """Names of nodes that stay in 32 bits."""
+def float_layers(model: Any) -> list[str]:
+    """Names of the nodes with weights that stay in 32 bits.
+
+    These are the nodes outside the network, the products of two activations, and the last layers of
+    heads: those whose outputs are scores or positions, and not features for further layers.
+
+    Args:
+        model: onnx.ModelProto.
+    """
     weights = {tensor.name for tensor in model.graph.initializer}
-    kept = []
-    for node in model.graph.node:
-        if node.op_type in _OPERATORS and (
-            node.name.startswith(_OUTSIDE) or weights.isdisjoint(node.input)
+    kept: list[str] = []
+    features: set[str] = set()  # values that a layer with weights, further on, computes with
+    for node in reversed(model.graph.node):
+        layer = node.op_type in _OPERATORS
+        if layer and (
+            node.name.startswith(_OUTSIDE)
+            or weights.isdisjoint(node.input)
+            or features.isdisjoint(node.output)
         ):
             kept.append(node.name)
+        if layer or not features.isdisjoint(node.output):
+            features.update(node.input[: _FEATURE_INPUTS.get(node.op_type, len(node.input))])
     return kept
 
 
@@ -97,11 +127,12 @@ def _batches(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         raise ValueError('int8 needs images to calibrate on, and there are none')
 
 
-def quantize_openvino(model: Any, images: Iterable[np.ndarray]) -> Any:
+def quantize_openvino(model: Any, content: bytes, images: Iterable[np.ndarray]) -> Any:
     """Quantize ``openvino.Model``.
 
     Args:
         model: the model; it may be changed.
+        content: the ONNX file that it comes from.
         images: (H, W, 3) uint8 RGB, of any size. A hundred are enough.
 
     Returns:
@@ -111,10 +142,16 @@ def quantize_openvino(model: Any, images: Iterable[np.ndarray]) -> Any:
         ImportError: nncf is missing; the error names the command that installs it.
         ValueError: there are no images.
     """
-    nncf = require('nncf')
+    os.environ.setdefault('NNCF_CI', '1')  # else it sends statistics of its use
+    nncf, onnx = require('nncf'), require('onnx')
     batches = list(_batches(images))
+    source = onnx.load_from_string(content)
+    layers = {node.name for node in source.graph.node if node.op_type in _OPERATORS}
+    layers.difference_update(float_layers(source))
     names = [op.get_friendly_name() for op in model.get_ops()]
-    outside = [name for name in names if name.startswith(_OUTSIDE)]
+    # OpenVINO makes two operations of a layer with a bias. NNCF would quantize all arithmetic, that
+    # of boxes as well.
+    kept = [name for name in names if name.removesuffix('/WithoutBiases') not in layers]
     return nncf.quantize(
         model,
         nncf.Dataset(batches, lambda image: {'image': image}),
@@ -122,5 +159,5 @@ def quantize_openvino(model: Any, images: Iterable[np.ndarray]) -> Any:
         # Activations of GELU are not symmetric.
         preset=nncf.QuantizationPreset.MIXED,
         model_type=nncf.ModelType.TRANSFORMER,
-        ignored_scope=nncf.IgnoredScope(names=outside, validate=False),
+        ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
     )

@@ -117,9 +117,7 @@ def read_ports(path: Path) -> tuple[list[Port], list[Port]]:
                 Port(
                     name,
                     onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
-                    tuple(
-                        d.dim_value if d.HasField('dim_value') else -1 for d in tensor.shape.dim
-                    ),
+                    tuple(d.dim_value if d.HasField('dim_value') else -1 for d in tensor.shape.dim),
                 )
                 for name, tensor in types
             ]
@@ -146,7 +144,5 @@ def triton_config(name: str, suffix: str, inputs: list[Port], outputs: list[Port
         for port in ports:
             dims = ', '.join(map(str, port.shape[1:]))  # without the batch
             dtype = _TRITON_TYPES[port.dtype]
-            lines.append(
-                f'{side} {{ name: "{port.name}" data_type: {dtype} dims: [ {dims} ] }}'
-            )
+            lines.append(f'{side} {{ name: "{port.name}" data_type: {dtype} dims: [ {dims} ] }}')
     return '\n'.join(lines) + '\n'

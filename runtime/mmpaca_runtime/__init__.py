@@ -2,6 +2,6 @@
 
 from .detector import Detector, ModelError
 from .result import Result
-from .version import __version__
 
-__all__ = ['Detector', 'ModelError', 'Result', '__version__']
+__all__ = ['Detector', 'ModelError', 'Result']
+__version__ = '0.2.0'  # the same as mmpaca's

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .detector import PROVIDERS, Detector
+from .detector import Detector
 from .images import find_files, read_frames
 
 
@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='COCO file (default: in DIR)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='of pictures (default: 0.3)')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images of one size')
-    parser.add_argument('--device', choices=PROVIDERS, default='cpu', help='(default: cpu)')
+    parser.add_argument('--device', default='cpu', help='cpu (default), cuda, ...')
     parser.add_argument('--threads', type=int, default=0, metavar='N', help='CPU threads')
     parser.add_argument('--no-save-vis', action='store_true', help='write no pictures')
     args = parser.parse_args(argv)

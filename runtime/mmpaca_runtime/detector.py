@@ -11,25 +11,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .images import read_image, to_rgb
+from .images import to_array
 from .result import Result, paste_masks
 
-FORMAT = '1'  # of inputs, outputs and metadata
+FORMAT = '1'  # version of inputs, outputs and metadata
 LARGEST = 2**31 - 1  # bytes of an ONNX file
 OUTPUTS = {
     'detection': {'boxes', 'scores', 'labels'},
     'instance': {'boxes', 'scores', 'labels', 'masks'},
     'classification': {'scores'},
 }
-PROVIDERS = {
-    'cpu': 'CPUExecutionProvider',
-    'cuda': 'CUDAExecutionProvider',
-    'tensorrt': 'TensorrtExecutionProvider',
-    'openvino': 'OpenVINOExecutionProvider',
-    'coreml': 'CoreMLExecutionProvider',
-    'directml': 'DmlExecutionProvider',
-}
-# Weights in other files: an entry with exactly this key, however its length is encoded. mmpaca writes
+# Key of an entry that names another file with weights, however its length is encoded. mmpaca writes
 # none, and a path in a file from elsewhere may lead anywhere.
 EXTERNAL = re.compile(rb'(?:\x08|\x88\x80*\x00)location')
 
@@ -37,7 +29,7 @@ Input = str | os.PathLike | Image.Image | np.ndarray
 
 
 class ModelError(ValueError):
-    """A file is not a model of ``mmpaca export``, or cannot run here; one sentence."""
+    """A file is no model of ``mmpaca export``, or cannot run here; one sentence."""
 
 
 class Detector:
@@ -45,13 +37,13 @@ class Detector:
 
     Args:
         path: file that ``mmpaca export`` wrote.
-        device: a key of :data:`PROVIDERS`.
-        threads: number of threads; 0 for ONNX Runtime's choice.
+        device: ``'cpu'``, ``'cuda'``, ... : how the name of an execution provider begins.
+        threads: number of CPU threads; 0 for ONNX Runtime's choice.
 
     Attributes:
-        classes: class names.
         task: ``'detection'``, ``'instance'`` or ``'classification'``.
-        metadata: what the file says about itself, without the prefix ``mmpaca.``.
+        classes: class names.
+        metadata: all metadata of the file, without the prefix ``mmpaca.``.
 
     Raises:
         ModelError: the file is no such model, or the device is not available.
@@ -60,21 +52,22 @@ class Detector:
 
     def __init__(self, path: str | os.PathLike, device: str = 'cpu', threads: int = 0) -> None:
         self._path = Path(path)
-        self._session = _open(self._path, device, threads)
+        self._session = open_session(self._path, device, threads)
         found = self._session.get_modelmeta().custom_metadata_map
-        prefix = 'mmpaca.'
-        self.metadata = {k[len(prefix) :]: v for k, v in found.items() if k.startswith(prefix)}
-        self._check_format()
+        self.metadata = {
+            key.removeprefix('mmpaca.'): value
+            for key, value in found.items()
+            if key.startswith('mmpaca.')
+        }
         self.task = self.metadata.get('task', '')
-        self.classes: list[str] = self._read('classes', list)
-        if not all(isinstance(name, str) for name in self.classes):
-            raise ModelError(f'{path}: metadata mmpaca.classes is not a list of names')
-        self._mask_thr = self._read('mask_thr', (int, float)) if self.task == 'instance' else 0.0
-        self._check_graph()
+        self._names = [output.name for output in self._session.get_outputs()]
+        self._check()
+        self.classes = [str(name) for name in self._read('classes', list)]
+        self._mask_thr = self._read('mask_thr', int | float) if self.task == 'instance' else 0.0
 
     def __call__(
         self, images: Input | Sequence[Input], score_thr: float = 0.0
-    ) -> 'Result | list[Result]':
+    ) -> Result | list[Result]:
         """Find objects in an image, or in each of a list.
 
         Args:
@@ -82,62 +75,59 @@ class Detector:
                 size are computed together.
             score_thr: drop lower scores. The file has a threshold of its own.
 
-        Returns:
-            Result, or a list of them for a list.
-
         Raises:
             ModelError: the model does not accept images of this size.
             OSError, ValueError: an image cannot be read.
         """
-        if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray)):
+        if isinstance(images, Input):
             return self([images], score_thr)[0]
         arrays = [to_array(image) for image in images]
         by_size = defaultdict(list)
         for index, array in enumerate(arrays):
             by_size[array.shape].append(index)
-        results: dict[int, Result] = {}
+        results = {}
         for indices in by_size.values():
             outputs = self._run(np.stack([arrays[i] for i in indices]))
-            for row, i in enumerate(indices):
-                single = {name: value[row] for name, value in outputs.items()}
-                results[i] = self._result(arrays[i], single, score_thr)
+            for i, *values in zip(indices, *outputs, strict=True):
+                found = dict(zip(self._names, values, strict=True))
+                results[i] = self._result(arrays[i], found, score_thr)
         return [results[i] for i in range(len(arrays))]
 
-    def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        names = [output.name for output in self._session.get_outputs()]
+    def _run(self, batch: np.ndarray) -> list[np.ndarray]:
         try:
-            return dict(zip(names, self._session.run(names, {'image': batch}), strict=True))
+            return self._session.run(self._names, {'image': batch})
         except Exception as error:  # ONNX Runtime's errors share no class
             wanted = self._session.get_inputs()[0].shape
-            raise ModelError(
-                f'{self._path}: failed on images of shape {batch.shape}, the model takes {wanted}: '
-                f'{_first_line(error)}'
-            ) from None
+            text = f'fails on images {batch.shape}, it takes {wanted}: {shorten(error)}'
+            raise ModelError(f'{self._path}: {text}') from None
 
-    def _result(self, image: np.ndarray, found: dict[str, np.ndarray], score_thr: float) -> Result:
+    def _result(self, image: np.ndarray, found: dict[str, Any], score_thr: float) -> Result:
+        scores, boxes, masks = found['scores'], None, None
         if self.task == 'classification':
-            labels = np.argsort(-found['scores'], kind='stable')
-            scores = found['scores'][labels]
-            keep = scores >= score_thr
-            return Result(image, None, scores[keep], labels[keep], None, self.classes)
-        keep = (found['labels'] >= 0) & (found['scores'] > 0) & (found['scores'] >= score_thr)
-        boxes, masks = found['boxes'][keep], None
+            keep = np.argsort(-scores, kind='stable')
+            keep = labels = keep[scores[keep] >= score_thr]
+        else:
+            keep = (found['labels'] >= 0) & (scores > 0) & (scores >= score_thr)
+            labels, boxes = found['labels'][keep], found['boxes'][keep]
         if self.task == 'instance':
             masks = found['masks'][keep]
             if self.metadata.get('mask_type') == 'box':
                 masks = paste_masks(masks, boxes, *image.shape[:2], self._mask_thr)
-        return Result(
-            image, boxes, found['scores'][keep], found['labels'][keep], masks, self.classes
-        )
+        return Result(image, boxes, scores[keep], labels, masks, self.classes)
 
-    def _check_format(self) -> None:
-        if 'format' not in self.metadata:
-            raise ModelError(f'{self._path}: not written by `mmpaca export`: it has no metadata')
-        if self.metadata['format'] != FORMAT:
-            raise ModelError(
-                f'{self._path}: format {self.metadata["format"]!r:.40}, this version reads '
-                f'{FORMAT!r}; install an mmpaca-runtime as new as the mmpaca that wrote it'
-            )
+    def _check(self) -> None:
+        text, version = '', self.metadata.get('format')
+        inputs = [(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()]
+        if version is None:
+            text = 'not written by `mmpaca export`: it has no metadata'
+        elif version != FORMAT:
+            text = f'format {version!r:.40}, this mmpaca-runtime reads {FORMAT!r}; upgrade it'
+        elif self.task not in OUTPUTS:
+            text = f'task {self.task!r:.40} is not covered, only {", ".join(OUTPUTS)}'
+        elif inputs != [('image', 'tensor(uint8)', 4)] or not OUTPUTS[self.task] <= {*self._names}:
+            text = f'inputs or outputs are not those of the task {self.task}'
+        if text:
+            raise ModelError(f'{self._path}: {text}')
 
     def _read(self, key: str, kind: Any) -> Any:
         try:
@@ -148,47 +138,16 @@ class Detector:
             raise ModelError(f'{self._path}: metadata mmpaca.{key} is missing or invalid')
         return value
 
-    def _check_graph(self) -> None:
-        if self.task not in OUTPUTS:
-            raise ModelError(
-                f'{self._path}: task {self.task!r:.40} is not covered, only {", ".join(OUTPUTS)}'
-            )
-        inputs = [(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()]
-        outputs = {output.name for output in self._session.get_outputs()}
-        if inputs != [('image', 'tensor(uint8)', 4)] or not outputs >= OUTPUTS[self.task]:
-            raise ModelError(
-                f'{self._path}: inputs or outputs are not those of task {self.task}: '
-                f'{sorted(outputs)!s:.200}'
-            )
 
-
-def to_array(image: Input) -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is no image, or the array has another shape or type.
-    """
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ValueError(
-                f'an image is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}; '
-                'or give a path or a PIL image'
-            )
-        return image
-    return to_rgb(image) if isinstance(image, Image.Image) else read_image(image)
-
-
-def _open(path: Path, device: str, threads: int) -> Any:
-    """Open an ONNX Runtime session without following paths in the file."""
+def open_session(path: Path, device: str, threads: int) -> Any:
+    """Open an ONNX Runtime session on the content of a file; no other file is read."""
     import onnxruntime  # takes longer to import than the rest
 
-    if device not in PROVIDERS or PROVIDERS[device] not in onnxruntime.get_available_providers():
-        known = {name: key for key, name in PROVIDERS.items()}
-        usable = [known[p] for p in onnxruntime.get_available_providers() if p in known]
-        raise ModelError(
-            f'device {device!r} is not available in this onnxruntime, only {", ".join(usable)}'
-        )
+    available = onnxruntime.get_available_providers()
+    providers = [p for p in available if p.lower().startswith(device.lower())]
+    if not providers:
+        known = ', '.join(p.removesuffix('ExecutionProvider').lower() for p in available)
+        raise ModelError(f'device {device!r} is not available in this onnxruntime, only {known}')
     if path.stat().st_size > LARGEST:
         raise ModelError(f'{path}: not an ONNX file: those have at most 2 GB')
     content = path.read_bytes()
@@ -199,11 +158,11 @@ def _open(path: Path, device: str, threads: int) -> Any:
     options.log_severity_level = 4
     options.add_session_config_entry('session.load_model_format', 'ONNX')
     try:
-        return onnxruntime.InferenceSession(content, options, providers=[PROVIDERS[device]])
+        return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors share no class
-        raise ModelError(f'{path}: ONNX Runtime cannot load it: {_first_line(error)}') from None
+        raise ModelError(f'{path}: ONNX Runtime cannot load it: {shorten(error)}') from None
 
 
-def _first_line(error: Exception) -> str:
-    """A foreign error, short enough for one sentence."""
+def shorten(error: Exception) -> str:
+    """Message of another package's error, short enough for a sentence."""
     return ' '.join(str(error).split())[:200]

@@ -6,18 +6,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Far apart in hue, repeated from the ninth class on.
+# Far apart in hue; the ninth class has the first again.
 COLOURS = np.array(
-    [
-        (230, 25, 75),
-        (60, 180, 75),
-        (0, 130, 200),
-        (245, 130, 48),
-        (145, 30, 180),
-        (70, 240, 240),
-        (240, 50, 230),
-        (128, 128, 0),
-    ],
+    [[230, 25, 75], [60, 180, 75], [0, 130, 200], [245, 130, 48]]
+    + [[145, 30, 180], [70, 240, 240], [240, 50, 230], [128, 128, 0]],
     np.uint8,
 )
 
@@ -54,59 +46,48 @@ class Result:
         return self.classes[label] if label < len(self.classes) else f'class {label}'
 
     def draw(self, score_thr: float = 0.0) -> Image.Image:
-        """Draw boxes, masks, names and scores; of a classifier the five best classes."""
+        """Draw boxes, masks, names and scores; of a classifier the best five."""
         picture = self.image.copy()
-        order = [k for k in range(len(self)) if self.scores[k] >= score_thr][::-1]  # best on top
-        for k in order if self.masks is not None else ():
-            mask = self.masks[k]
-            picture[mask] = picture[mask] // 2 + COLOURS[self.labels[k] % len(COLOURS)] // 2
+        shown = np.flatnonzero(self.scores >= score_thr)
+        texts = {k: f'{self._name(self.labels[k])} {self.scores[k]:.2f}' for k in shown}
+        colours = COLOURS[self.labels % len(COLOURS)]
+        if self.masks is not None:
+            for k in shown[::-1]:  # the best on top
+                mask = self.masks[k]
+                picture[mask] = picture[mask] // 2 + colours[k] // 2
         drawn = Image.fromarray(picture)
         pen = ImageDraw.Draw(drawn)
         size = max(10, min(drawn.size) // 40)
         font = ImageFont.load_default(size)
         if self.boxes is None:
-            best = order[::-1][:5]
-            lines = [f'{self._name(self.labels[k])} {self.scores[k]:.2f}' for k in best]
-            pen.multiline_text(
-                (4, 4), '\n'.join(lines), 'white', font, stroke_width=1, stroke_fill=0
-            )
+            lines = '\n'.join([texts[k] for k in shown[:5]])
+            pen.text((4, 4), lines, 'white', font, stroke_width=1, stroke_fill='black')
             return drawn
-        for k in order:
-            box, colour = (
-                self.boxes[k].tolist(),
-                tuple(COLOURS[self.labels[k] % len(COLOURS)].tolist()),
-            )
-            pen.rectangle(_sorted(box), outline=colour, width=max(1, size // 8))
-            text = f'{self._name(self.labels[k])} {self.scores[k]:.2f}'
-            at = box[0] + 1, max(box[1] - size - 2, 0)
-            pen.rectangle(pen.textbbox(at, text, font), fill=colour)
-            pen.text(at, text, 'white', font)
+        for k in shown[::-1]:
+            left, top, right, bottom = self.boxes[k].tolist()
+            colour = tuple(colours[k].tolist())
+            corners = (left, top, max(left, right), max(top, bottom))
+            pen.rectangle(corners, outline=colour, width=max(1, size // 8))
+            at = left + 1, max(top - size - 2, 0)
+            pen.rectangle(pen.textbbox(at, texts[k], font), fill=colour)
+            pen.text(at, texts[k], 'white', font)
         return drawn
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Annotations in COCO's format, with category ids from 1 on and without ``id``."""
         found = []
-        for k in range(len(self)):
-            entry: dict[str, Any] = dict(
-                image_id=image_id,
-                category_id=int(self.labels[k]) + 1,
-                score=float(self.scores[k]),
-            )
+        for k, (score, label) in enumerate(zip(self.scores, self.labels, strict=True)):
+            entry: dict[str, Any] = dict(image_id=image_id, category_id=int(label) + 1)
+            entry['score'] = float(score)
             if self.boxes is not None:
                 left, top, right, bottom = map(float, self.boxes[k])
-                entry['bbox'] = [left, top, right - left, bottom - top]
-                entry['area'] = (right - left) * (bottom - top)
-                entry['iscrowd'] = 0
+                width, height = right - left, bottom - top
+                entry |= dict(bbox=[left, top, width, height], area=width * height, iscrowd=0)
             if self.masks is not None:
                 entry['segmentation'] = encode_mask(self.masks[k])
                 entry['area'] = int(self.masks[k].sum())
             found.append(entry)
         return found
-
-
-def _sorted(box: list[float]) -> tuple[float, float, float, float]:
-    """Corners as Pillow wants them, also of a box of a file that has them the other way round."""
-    return min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
 
 
 def paste_masks(
