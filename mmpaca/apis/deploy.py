@@ -94,12 +94,13 @@ def write_model(predictor: Predictor, config: Config, options: ExportOptions) ->
     steps = read_pipeline(find_test_dataset(config).pipeline)
     size, model = fixed_size(steps), predictor.model
     graph = build_graph(model)
+    outputs: tuple[str, ...] = graph.outputs  # type: ignore[assignment]
     start = time.time()
     program = trace(graph, size)
     traced = time.time()
-    network = to_onnx(program, graph.outputs, options.opset)
+    network = to_onnx(program, outputs, options.opset)
     task = predictor.task
-    if 'masks' in graph.outputs:
+    if 'masks' in outputs:
         task = 'instance'
     cfg = detection_cfg(model)
     image_masks = task == 'instance' and not hasattr(model, 'roi_head')
@@ -161,16 +162,22 @@ def export(
     """
     if options.precision == 'int8' and not options.calibration:
         raise ValueError('--precision int8 needs --calibration IMAGES: some training images')
+    size = fixed_size(read_pipeline(find_test_dataset(config).pipeline))
+    if size and not options.resize and data is not None:
+        raise ValueError(
+            f'--no-resize: the file takes images of {size[1]}x{size[0]} only; '
+            'export it with resizing to use --verify, or drop --verify'
+        )
     predictor = open_model(config, checkpoint, options)
     content = write_model(predictor, config, options)
 
     def check(run: RunFile) -> None:
         comparison = Comparison(predictor, run, options.precision)
+        fixed = bool(size) and not options.resize
         steps = read_pipeline(find_test_dataset(config).pipeline)
-        size = None if options.resize else fixed_size(steps)
-        check_generated(comparison, size or usual_size(steps), fixed=size is not None)
+        check_generated(comparison, size if size and fixed else usual_size(steps), fixed)
         if data is not None:
-            verify(comparison, config, data, fixed=size is not None)
+            verify(comparison, config, data)
         comparison.finish(out.name)
 
     if options.format == 'onnx':

@@ -70,14 +70,14 @@ class Comparison:
         outputs = self.run(images)
         size = 'x'.join(map(str, images.shape[:3]))
         if 'boxes' in outputs:
-            given = detections(outputs, self.predictor.model, images.shape[1:3])
+            given: list[Any] = detections(outputs, self.predictor.model, images.shape[1:3])
             most, lowest = self._limits(outputs['scores'].shape[1])
             results = [
                 compare(a, b, self.tolerance, most, lowest, f'image of {size}')
                 for a, b in zip(expected, given, strict=True)
             ]
         else:
-            given = list(outputs['scores'])
+            given = [*outputs['scores']]
             results = [self._classes(a, b) for a, b in zip(expected, given, strict=True)]
         self.rows[row] = sum(results, self.rows.get(row, Agreement()))
         return expected, given
@@ -86,7 +86,7 @@ class Comparison:
         cfg = detection_cfg(self.predictor.model)
         return most, float(cfg.get('score_thr', 0.0))
 
-    def _classes(self, expected: np.ndarray, given: np.ndarray) -> Agreement:
+    def _classes(self, expected: Any, given: Any) -> Agreement:
         error = float(np.abs(expected - given).max())
         wrong = error > self.tolerance.score
         examples = [f'scores differ by {error:.1e}'] * wrong
@@ -121,10 +121,10 @@ class Comparison:
                 'nothing was detected, so nothing was compared: give --verify images with objects'
             )
         if not total.within(self.tolerance):
-            found = '; '.join(total.examples[:3])
+            examples = '; '.join(total.examples[:3])
             raise ValueError(
                 f'{name} is not written, it differs from PyTorch: {total.unmatched} of '
-                f'{total.detections} detections have no counterpart ({found}), '
+                f'{total.detections} detections have no counterpart ({examples}), '
                 f'{total.mask_errors} of {total.mask_pixels} mask pixels differ'
             )
 
@@ -164,7 +164,7 @@ def paste(
     for i in range(len(masks)):
         mask, box = torch.from_numpy(masks[i]), torch.from_numpy(boxes[i])
         pasted, where = _do_paste_mask(mask[None, None], box[None], *size, skip_empty=True)
-        full[(i, *where)] = (pasted[0] >= threshold).numpy()
+        full[i][where] = (pasted[0] >= threshold).numpy()
     return full
 
 
@@ -179,9 +179,9 @@ def generated_pictures(height: int, width: int, number: int = 1) -> np.ndarray:
             colour = generator.integers(0, 256, 3).tolist()
             centre = generator.uniform(0, 1, 2) * (width, height)
             axes = generator.uniform(0.05, 0.25, 2) * (width, height)
-            corners = [(centre + sign * axes).astype(int).tolist() for sign in (-1, 1)]
             if k % 2:
-                cv2.rectangle(picture, *corners, colour, -1)
+                low, high = (centre - axes).astype(int), (centre + axes).astype(int)
+                cv2.rectangle(picture, low.tolist(), high.tolist(), colour, -1)
             else:
                 cv2.ellipse(
                     picture, centre.astype(int).tolist(), axes.astype(int).tolist(),
@@ -205,7 +205,7 @@ def check_generated(comparison: Comparison, size: tuple[int, int], fixed: bool) 
         comparison.add('generated', generated_pictures(h, w, number))
 
 
-def verify(comparison: Comparison, config: Config, data: str | Path, fixed: bool) -> None:
+def verify(comparison: Comparison, config: Config, data: str | Path) -> None:
     """Compare on data: AP where there are annotations, every image alone, and batches.
 
     Args:
@@ -213,7 +213,6 @@ def verify(comparison: Comparison, config: Config, data: str | Path, fixed: bool
         config: config of the model.
         data: COCO annotation file, whose images are where the config's test dataset has them; or a
             folder, file or glob of images.
-        fixed: the file takes one size only, so that images are not resized to others.
 
     Raises:
         FileNotFoundError: there are no such images.
@@ -222,12 +221,12 @@ def verify(comparison: Comparison, config: Config, data: str | Path, fixed: bool
     if Path(data).suffix == '.json':
         paths = _verify_ap(comparison, config, Path(data))
     else:
-        paths = find_images([data])
+        paths = [str(path) for path in find_images([data])]
         for image in read_rgb(paths):
             comparison.add('one by one', image[None])
     first = [*read_rgb(paths[:_BATCH])]
     height, width = first[0].shape[:2]
-    for down, across in _SIZES[:1] if fixed else _SIZES:
+    for down, across in _SIZES:
         size = max(round(width * across), 8), max(round(height * down), 8)
         batch = np.stack([cv2.resize(image, size) for image in first])
         comparison.add(f'batch of {len(batch)}, {size[1]}x{size[0]}', batch)
@@ -273,11 +272,10 @@ def _verify_ap(comparison: Comparison, config: Config, ann_file: Path) -> list[s
             evaluators, comparison.add('one by one', image[None]), strict=True
         ):
             evaluator.process([_sample(found, info, image.shape[:2])])
-    results = []
     for evaluator in evaluators:
         evaluator.dataset_meta = dataset.metainfo
-        results.append(evaluator.evaluate(len(paths)))
-    _compare_ap(*results, comparison.tolerance)
+    expected, given = (evaluator.evaluate(len(paths)) for evaluator in evaluators)
+    _compare_ap(expected, given, comparison.tolerance)
     return paths
 
 

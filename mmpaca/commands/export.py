@@ -62,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--opset', type=options.at_least(1), metavar='N', help='ONNX operator set version'
     )
+    parser.add_argument(
+        '--server',
+        choices=('triton', 'ovms'),
+        help='also write a model repository of Triton or OpenVINO Model Server, the folder OUT_triton '
+        'or OUT_ovms (without the suffix of OUT)',
+    )
     options.add_cfg_options(parser)
     backbone = parser.add_argument_group('the backbone alone')
     backbone.add_argument('--backbone', action='store_true', help='OUT is a folder, see above')
@@ -112,10 +118,11 @@ def _export_model(args: argparse.Namespace, config: str, checkpoint: str) -> Non
             '--shape and --device are for --backbone: a whole model is traced on the CPU'
         )
     file_format = find_format(Path(args.out), args.format)
+    out = check_out_file(args.out, 'OUT')
     export(
         read_config(config, args.cfg_options),
         checkpoint,
-        check_out_file(args.out, 'OUT'),
+        out,
         ExportOptions(
             format=file_format,
             precision=args.precision,
@@ -126,3 +133,9 @@ def _export_model(args: argparse.Namespace, config: str, checkpoint: str) -> Non
         ),
         args.verify,
     )
+    if args.server:
+        from mmpaca.deploy.server import write_server
+
+        repository = out.with_name(f'{out.stem}_{args.server}')
+        write_server(args.server, out, repository)
+        print(f'wrote {repository}')

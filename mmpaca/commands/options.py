@@ -60,7 +60,7 @@ def add_score_thr(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     """Add ``--device``, for :func:`mmpaca.apis.devices.find_device`."""
     parser.add_argument(
         '--device', help='cpu, cuda or cuda:N (default: the first GPU if there is one, else cpu)'
@@ -78,11 +78,11 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_shape(parser: argparse.ArgumentParser, default: str) -> None:
+def add_shape(parser: argparse._ActionsContainer, default: str) -> None:
     """Add ``--shape``, one or two numbers that are stored as (height, width).
 
     Args:
-        parser: parser of a subcommand.
+        parser: parser of a subcommand, or a group of its arguments.
         default: for the help; without ``--shape`` None is stored.
     """
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def image_limit(image: Tensor) -> Tensor:
 
 def numbers(values: Sequence[int], like: Tensor) -> Tensor:
     """Vector of sizes, which may be unknown while a graph is traced, with the type of a tensor."""
-    return torch.cat([like.new_ones(1) * torch.sym_float(value) for value in values])
+    return torch.cat([like.new_ones(1) * cast(float, torch.sym_float(value)) for value in values])
 
 
 def decode_deltas(priors: Tensor, deltas: Tensor, coder: Any, limit: Tensor) -> Tensor:

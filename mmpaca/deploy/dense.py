@@ -148,9 +148,9 @@ class DenseDetector(nn.Module):
 
     outputs = ('boxes', 'scores', 'labels')
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.normalise = Normalise(model.data_preprocessor)
 
     def forward(self, image: Tensor, scale: Tensor) -> tuple[Tensor, ...]:

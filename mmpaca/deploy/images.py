@@ -14,6 +14,9 @@ class Normalise(nn.Module):
         preprocessor: data preprocessor of a model of mmdet or mmpretrain.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, preprocessor: Any) -> None:
         super().__init__()
         self.rgb = model_reads_rgb(preprocessor)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from mmpaca.compat import require
+from mmpaca.version import __version__
 
 from .ops import onnx_translations
 from .pipeline import Step
@@ -73,7 +74,11 @@ def to_onnx(program: ExportedProgram, outputs: tuple[str, ...], opset: int | Non
     written = exported.model.opset_imports['']
     if opset != written:  # PyTorch falls back to another version
         raise ValueError(f'--opset {opset} cannot be written for this model, {written} can')
-    return exported.model_proto
+    network = exported.model_proto
+    # The exporter notes the lines of code, with their paths, that each node comes from.
+    for part in (*network.graph.node, *network.graph.value_info, network.graph):
+        del part.metadata_props[:]
+    return network
 
 
 def join(network: Any, steps: Sequence[Step], mask_threshold: float | None = None) -> Any:
@@ -111,7 +116,9 @@ def join(network: Any, steps: Sequence[Step], mask_threshold: float | None = Non
     del whole.graph.output[:]
     whole.graph.output.extend(results[wanted[name]] for name in outputs)
     _rename(whole.graph, names)
-    whole.graph.name = 'mmpaca'
+    del whole.opset_import[1:]  # merging repeats it
+    whole.graph.name = whole.producer_name = 'mmpaca'
+    whole.producer_version = __version__
     onnx.checker.check_model(whole)
     return whole
 

@@ -46,7 +46,9 @@ def onnx_translations() -> dict[Any, Callable]:
     Raises:
         ImportError: onnxscript is missing.
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types are too narrow for values and constants
 
     def batch_nms(boxes: Any, scores: Any, max_output: int, iou_threshold: float) -> Any:
         picked = op.NonMaxSuppression(  # (M, 3): image, class, box; image by image, best first

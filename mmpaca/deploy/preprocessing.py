@@ -165,15 +165,11 @@ def _new_size(step: Resize, new: str) -> list[str]:
         return [_constant('int64', f'{new}size', height, width)]
     if step.rule == 'ratio':
         return [
-            _constant('double', f'{new}long', float(max(step.scale))),
-            _constant('double', f'{new}short', float(min(step.scale))),
-            _constant('double', f'{new}half', 0.5),
             f'{new}whole = Cast <to = {_DOUBLE}> ({new}old)',
-            f'{new}longer = ReduceMax <keepdims = 1> ({new}whole)',
-            f'{new}shorter = ReduceMin <keepdims = 1> ({new}whole)',
-            f'{new}by_long = Div ({new}long, {new}longer)',
-            f'{new}by_short = Div ({new}short, {new}shorter)',
-            f'{new}factor = Min ({new}by_long, {new}by_short)',
+            *_limit(f'{new}long', float(max(step.scale)), 'ReduceMax', new),
+            *_limit(f'{new}short', float(min(step.scale)), 'ReduceMin', new),
+            _constant('double', f'{new}half', 0.5),
+            f'{new}factor = Min ({new}long, {new}short)',
             f'{new}exact = Mul ({new}whole, {new}factor)',
             f'{new}up = Add ({new}exact, {new}half)',
             f'{new}size = Cast <to = {_INT64}> ({new}up)',
@@ -184,6 +180,18 @@ def _new_size(step: Resize, new: str) -> list[str]:
         f'{new}base = {reduce} <keepdims = 1> ({new}old)',
         f'{new}times = Mul ({new}old, {new}edge)',
         f'{new}size = Div ({new}times, {new}base)',
+    ]
+
+
+def _limit(name: str, size: float, reduce: str, new: str) -> list[str]:
+    """Factor from the longer or shorter side of ``whole`` to a size."""
+    return [
+        _constant('double', f'{name}_size', size),
+        f'{name}_side = {reduce} <keepdims = 1> ({new}whole)',
+        # OpenVINO 2026.4 inverts some quotients of a constant and an input: keep it from seeing one.
+        f'{name}_sum = Add ({name}_side, {name}_size)',
+        f'{name}_wanted = Sub ({name}_sum, {name}_side)',
+        f'{name} = Div ({name}_wanted, {name}_side)',
     ]
 
 

@@ -72,10 +72,10 @@ class RTMDetIns(nn.Module):
         position = torch.stack((x.flatten(2), y.flatten(2)), 2)
         layers = len(head.weight_nums)
         parts = kernels.split(head.weight_nums + head.bias_nums, -1)
-        hidden = None
+        hidden = features  # replaced by the first layer
         for i, (weight, bias) in enumerate(zip(parts[:layers], parts[layers:], strict=True)):
             weight = weight.unflatten(2, (bias.shape[2], -1))  # (B, K, out, in)
-            if hidden is None:
+            if i == 0:
                 # Two products in place of a copy of the features for each detection.
                 shared = weight[..., 2:].flatten(1, 2) @ features.flatten(2)  # (B, K * out, h * w)
                 shared = shared.unflatten(1, (weight.shape[1], -1))

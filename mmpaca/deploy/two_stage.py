@@ -69,7 +69,7 @@ class TwoStageDetector(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.normalise = Normalise(model.data_preprocessor)
         self.outputs: tuple[str, ...] = ('boxes', 'scores', 'labels')
         if model.roi_head.with_mask:
@@ -108,14 +108,14 @@ class TwoStageDetector(nn.Module):
         """
         rois, place = proposals
         roi_head, cfg = self.model.roi_head, self.model.roi_head.test_cfg
-        heads, total = as_list(roi_head.bbox_head), None
+        heads, total = as_list(roi_head.bbox_head), torch.zeros(())
         extractors = as_list(roi_head.bbox_roi_extractor)
         for head, extractor in zip(heads, extractors, strict=True):
             pooled, order = pool(extractor, feats[: extractor.num_inputs], rois)
             rois, place = rois[order], place[order]
             logits, deltas = head(pooled)
             deltas = deltas.unflatten(1, (-1, 4))  # (R, C or 1, 4)
-            total = logits if total is None else total[order] + logits
+            total = logits if head is heads[0] else total[order] + logits
             if head is not heads[-1]:
                 rois = refine(head, rois, logits, deltas, limit)
         scores = (total / len(heads)).softmax(-1)[:, :-1]  # (R, C)

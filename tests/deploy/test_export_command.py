@@ -50,6 +50,7 @@ def test_file(exported):
     path, _ = exported
     model = onnx.load(path)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [('', 20)]
+    assert b'.py' not in path.read_bytes().replace(b'model.py', b'')  # no paths of the machine
     operators = {node.op_type for node in model.graph.node}
     assert {'NonMaxSuppression', 'RoiAlign'} <= operators
     assert {node.domain for node in model.graph.node} == {''} and not model.functions
@@ -94,13 +95,33 @@ def test_another_size_and_batch(mask_rcnn, exported):
         assert (one.masks != other.masks).mean() < 1e-4
 
 
+def test_masks_of_the_image(tmp_path, capsys):
+    """RTMDet-Ins: a fixed size of the network's input, and masks that the file resizes."""
+    cfg = detector_config('rtmdet_ins', CONV)
+    config, checkpoint = save(cfg, build(cfg), tmp_path)
+    out = tmp_path / 'model.onnx'
+    assert main(['export', str(config), str(checkpoint), str(out), '--score-thr', '0.1']) == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith('generated'))
+    assert int(row.split()[1]) > 20 and row.split()[2] == '0' and row.endswith('0.00%')
+    about = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert (about['mmpaca.mask_type'], about['mmpaca.score_thr']) == ('image', '0.1')
+    assert (about['mmpaca.channels'], about['mmpaca.scale']) == ('BGR', '[128, 128]')
+    images = pictures(2, 72, 200).permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    outputs = open_onnx(out.read_bytes())(images)
+    assert outputs['masks'].shape == (2, 100, 72, 200) and outputs['masks'].dtype == bool
+    kept = outputs['labels'] >= 0
+    assert outputs['scores'][kept].min() > 0.1 and not outputs['masks'][~kept].any()
+
+
 def test_half_weights(mask_rcnn, exported):
     path, _ = exported
     model = onnx.load(path)
     halve_weights(model)
     onnx.checker.check_model(model)
     content = model.SerializeToString()
-    assert len(content) < 0.8 * path.stat().st_size
+    weights = [w for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT16]
+    halved = sum(2 * np.prod(weight.dims) for weight in weights)
+    assert halved > 20_000 and len(content) < path.stat().st_size - 0.8 * halved
     images = pictures(1, 96, 128).permute(0, 2, 3, 1).numpy().astype(np.uint8)
     scores = [open_onnx(c)(images)['scores'] for c in (path.read_bytes(), content)]
     assert 0 < np.abs(scores[0] - scores[1]).max() < 0.02
