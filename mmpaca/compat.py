@@ -20,6 +20,7 @@ REQUIREMENTS = {
 # Needed by the features in OPTIONAL_FOR.
 _EXPORT = "'mmpaca[export]'"
 _MMSEG = "'mmpaca[mmseg]'"
+_OPENVINO = "'mmpaca[openvino]'"
 OPTIONAL = {
     'mmpretrain': ('>=1.2.0,<2.0', 'mmpretrain==1.2.0'),
     'mmseg': ('>=1.2.2,<2.0', 'mmsegmentation==1.2.2'),
@@ -30,6 +31,8 @@ OPTIONAL = {
     'onnx': ('>=1.16', _EXPORT),
     'onnxruntime': ('>=1.18', _EXPORT),
     'onnxscript': ('>=0.3', _EXPORT),
+    'openvino': ('>=2025.0', _OPENVINO),
+    'nncf': ('>=2.15', _OPENVINO),
 }
 OPTIONAL_FOR = {
     'mmpretrain': 'classification',
@@ -41,6 +44,8 @@ OPTIONAL_FOR = {
     'onnx': '`mmpaca export`',
     'onnxruntime': '`mmpaca export`',
     'onnxscript': '`mmpaca export`',
+    'openvino': '`mmpaca export OUT.xml`',
+    'nncf': '`mmpaca export OUT.xml --precision int8`',
 }
 # What packages import without requiring it: mmseg does so in mmseg.models, .datasets and .apis.
 UNDECLARED = {'mmseg': ('ftfy', 'regex')}
@@ -95,7 +100,8 @@ def require(name: str) -> ModuleType:
             f'mmpaca needs {name} {accepted}, but the installed one refuses its '
             f'dependencies ({error}); run: pip install mmengine==0.10.7 mmcv-lite==2.1.0'
         ) from None
-    wrong = complaint(name, package.__version__)
+    # OpenVINO's goes on with the build: 2026.4.1-22982-e213a147257-releases/2026/4
+    wrong = complaint(name, package.__version__.partition('-')[0])
     if wrong:
         raise ImportError(wrong)
     for other in UNDECLARED.get(name, ()):

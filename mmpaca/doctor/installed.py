@@ -38,6 +38,8 @@ PROVIDERS = {
     'onnx': ('onnx',),
     'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
     'onnxscript': ('onnxscript',),
+    'openvino': ('openvino',),
+    'nncf': ('nncf',),
     'setuptools': ('setuptools',),
 }
 
