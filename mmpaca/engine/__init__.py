@@ -2,7 +2,12 @@
 
 from .hooks import *  # noqa: F403
 from .hooks import __all__ as _hooks
-from .optimizers import LayerDecayOptimWrapperConstructor
+from .optimizers import LayerDecayOptimWrapperConstructor, MergedOptimWrapperConstructor
 from .schedulers import LinearWarmupLR
 
-__all__ = [*_hooks, 'LayerDecayOptimWrapperConstructor', 'LinearWarmupLR']
+__all__ = [
+    *_hooks,
+    'LayerDecayOptimWrapperConstructor',
+    'LinearWarmupLR',
+    'MergedOptimWrapperConstructor',
+]

@@ -88,9 +88,9 @@ class FastPaths:
         """Attend, all (B, h, L, d), on CUDA in half precision with cuDNN's kernels last.
 
         PyTorch prefers them on sm90 and newer, where they build a plan for each new shape; training
-        at many image sizes has more than a thousand.
+        at many image sizes has more than a thousand. torch.compile cannot trace the choice.
         """
-        if not self.enabled or not q.is_cuda or q.dtype not in HALF:
+        if not self.enabled or not q.is_cuda or q.dtype not in HALF or is_compiling():
             return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         with sdpa_kernel(_backends(), set_priority=True):
             return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
