@@ -98,6 +98,7 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=40
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
+    constructor='MergedOptimWrapperConstructor',
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0),

@@ -20,4 +20,5 @@ train_dataloader = dict(
     dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )
 
+optim_wrapper = dict(constructor='MergedOptimWrapperConstructor')
 default_hooks = _base_.mmpaca_default_hooks

@@ -17,5 +17,8 @@ model = dict(
     panoptic_head=dict(in_channels=[96, 192, 320, 384]),
 )
 
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.paca_norm_keys))
+optim_wrapper = dict(
+    constructor='MergedOptimWrapperConstructor',
+    paramwise_cfg=dict(custom_keys=_base_.paca_norm_keys),
+)
 default_hooks = _base_.mmpaca_default_hooks

@@ -25,5 +25,8 @@ train_dataloader = dict(
     dataset=dict(type='mmpaca.TolerantCocoDataset', max_bad_share=0.05, pipeline=train_pipeline)
 )
 
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.paca_norm_keys))
+optim_wrapper = dict(
+    constructor='MergedOptimWrapperConstructor',
+    paramwise_cfg=dict(custom_keys=_base_.paca_norm_keys),
+)
 default_hooks = _base_.mmpaca_default_hooks

@@ -28,7 +28,7 @@ train_dataloader = dict(
 
 # As in mmdet's RTMDet with a transformer (rtmdet_l_swin_b).
 base_lr = 1e-3
-optim_wrapper = dict(optimizer=dict(lr=base_lr))
+optim_wrapper = dict(constructor='MergedOptimWrapperConstructor', optimizer=dict(lr=base_lr))
 _warmup, _cosine = _base_.param_scheduler
 param_scheduler = [_warmup, dict(_cosine, eta_min=base_lr * 0.05)]
 

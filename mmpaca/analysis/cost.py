@@ -83,7 +83,7 @@ def count_cost(
     """Run a forward pass and count its cost.
 
     Gradients are enabled, because inference on a CPU computes some rows twice (see
-    ``ConvMLP.forward_in_bands`` in mmpaca.models.layers).
+    ``mlp_in_bands`` in mmpaca.models.fast_paths).
 
     Args:
         model: model whose parameters and modules are counted.

@@ -3,7 +3,7 @@
 from .cpu_distributed import CPUDistributedDataParallel
 from .hooks import *  # noqa: F403
 from .hooks import __all__ as _hooks
-from .optimizers import LayerDecayOptimWrapperConstructor
+from .optimizers import LayerDecayOptimWrapperConstructor, MergedOptimWrapperConstructor
 from .schedulers import LinearWarmupLR
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     'CPUDistributedDataParallel',
     'LayerDecayOptimWrapperConstructor',
     'LinearWarmupLR',
+    'MergedOptimWrapperConstructor',
 ]

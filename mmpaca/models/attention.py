@@ -1,12 +1,11 @@
 """Patch-to-cluster attention (paper, section 3.1)."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
-from .clustering import assign, build_clustering
-from .layers import NORM_EPS, parameter, recompute
+from .clustering import assign, build_clustering, pool
+from .fast_paths import DEFAULT, FastPaths
+from .layers import NORM_EPS, parameter
 
 
 class PatchToClusterAttention(nn.Module):
@@ -25,6 +24,7 @@ class PatchToClusterAttention(nn.Module):
         sub_norm: add a LayerNorm before the output projection.
         attn_drop_rate: dropout rate of the attention weights.
         drop_rate: dropout rate of the output.
+        fast: fast paths.
 
     Raises:
         ValueError: C is not divisible by h, or ``clustering`` is unknown.
@@ -48,10 +48,12 @@ class PatchToClusterAttention(nn.Module):
         sub_norm: bool = False,
         attn_drop_rate: float = 0.0,
         drop_rate: float = 0.0,
+        fast: FastPaths = DEFAULT,
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
+        self.fast = fast
         self.num_heads = num_heads
         self.num_clusters = num_clusters
         self.attn_drop_rate = attn_drop_rate
@@ -89,9 +91,10 @@ class PatchToClusterAttention(nn.Module):
         Raises:
             ValueError: an assignment is required and was not given.
         """
+        cast = self.fast.cast(x)
         if self.clustering is not None:
-            assignment = assign(recompute(self.clustering, x))
-        patches = x.flatten(1, 2)  # (B, H, W, C) -> (B, N, C)
+            assignment = assign(self.fast.call(self.clustering, cast))
+        patches = cast.flatten(1, 2)  # (B, H, W, C) -> (B, N, C)
         if not self.num_clusters:
             clusters = patches
         elif assignment is None:
@@ -99,12 +102,12 @@ class PatchToClusterAttention(nn.Module):
                 'this block computes no assignment and none was given: pass assignment'
             )
         else:
-            clusters = self.pool_clusters(patches, assignment)
+            clusters = self.fast.cast(self.pool_clusters(x.flatten(1, 2), assignment))
         return self.attend(patches, clusters).view(x.shape), assignment
 
     def pool_clusters(self, patches: Tensor, assignment: Tensor) -> Tensor:
         """Pool patches (B, N, C) by an assignment (B, M, N) into normalised clusters (B, M, C)."""
-        clusters = torch.matmul(assignment, patches)
+        clusters = pool(assignment, patches)
         if self.cluster_pos_embed is not None:
             clusters = clusters + self.cluster_pos_embed
         return self.cluster_norm(clusters)
@@ -116,8 +119,6 @@ class PatchToClusterAttention(nn.Module):
             linear(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for linear, tokens in ((self.q, patches), (self.k, clusters), (self.v, clusters))
         )
-        out = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.0
-        )
+        out = self.fast.attention(q, k, v, self.attn_drop_rate if self.training else 0.0)
         out = out.transpose(1, 2).flatten(2)  # (B, h, N, d) -> (B, N, C)
         return self.proj_drop(self.proj(self.norm(out)))

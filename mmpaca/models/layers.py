@@ -5,20 +5,14 @@ channels-last format, which convolutions read and write without a copy.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.compiler import is_compiling
 from torch.nn.init import normal_, ones_, trunc_normal_, zeros_
-from torch.utils.checkpoint import checkpoint
+
+from .fast_paths import DEFAULT, FastPaths
 
 NORM_EPS = 1e-6
-# Size of the hidden map of one band. Larger maps do not fit into CPU caches, and glibc returns
-# blocks above 32 MiB to the system, which has to clear every page again for the next map.
-BAND_BYTES = 16 * 2**20
 STEM_STRIDES = (1, 2, 4)
 
 
@@ -30,22 +24,6 @@ def parameter(*shape: int) -> nn.Parameter:
 def conv_nhwc(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a 2D convolution to a (B, H, W, C) map and return a (B, H', W', C') map."""
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
-def recompute(function: Callable[..., Tensor], *args: Any, random: bool = False) -> Tensor:
-    """Call a function, save only its arguments, and recompute it in the backward pass.
-
-    The recomputation stops as soon as all saved tensors exist: a matrix product at the end of the
-    function is not repeated.
-
-    Args:
-        function: function to call.
-        args: arguments of the function.
-        random: preserve the RNG state, for functions that draw random numbers.
-    """
-    if not torch.is_grad_enabled():
-        return function(*args)
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=random)
 
 
 @torch.no_grad()
@@ -127,23 +105,26 @@ class Transition(nn.Module):
 class ConvMLP(nn.Module):
     """Linear, depthwise 3x3 convolution plus its input, GELU, linear, on (B, H, W, C) maps.
 
-    The three hidden maps take nearly all memory of a block. Training therefore saves only the first
-    and recomputes the others in the backward pass; inference on a CPU works on bands of rows
-    (:meth:`forward_in_bands`).
-
     Args:
         embed_dims: channels C.
         hidden_dims: hidden channels.
         sub_norm: add a LayerNorm before the second linear layer.
         drop_rate: dropout rate after GELU and after the second linear layer.
+        fast: fast paths, :meth:`FastPaths.mlp`.
     """
 
     identity: Tensor
 
     def __init__(
-        self, embed_dims: int, hidden_dims: int, sub_norm: bool = False, drop_rate: float = 0.0
+        self,
+        embed_dims: int,
+        hidden_dims: int,
+        sub_norm: bool = False,
+        drop_rate: float = 0.0,
+        fast: FastPaths = DEFAULT,
     ) -> None:
         super().__init__()
+        self.fast = fast
         self.fc1 = nn.Linear(embed_dims, hidden_dims)
         self.dwconv = nn.Conv2d(hidden_dims, hidden_dims, 3, padding=1, groups=hidden_dims)
         self.act = nn.GELU()
@@ -155,60 +136,25 @@ class ConvMLP(nn.Module):
         self.register_buffer('identity', identity, persistent=False)
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """Run the MLP.
+        """Run the MLP: ``contract(mix(expand(x)))``.
 
         Args:
             x: feature map, (B, H, W, C).
-            norm: norm applied to ``x`` first; passed in so that its output is recomputed, too.
+            norm: norm applied to ``x`` first; passed in so that its output can be recomputed, too.
 
         Returns:
             (B, H, W, C).
         """
-        traced = is_compiling() or torch.jit.is_tracing()
-        if x.device.type == 'cpu' and not (torch.is_grad_enabled() or traced):
-            return self.forward_in_bands(x, norm)
-        hidden = recompute(self.expand, x, norm)
-        return recompute(self.contract, hidden, random=self.training and self.drop.p > 0)
+        return self.fast.mlp(self, x, norm)
 
     def expand(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         """Apply the first linear layer: (B, H, W, C) to hidden (B, H, W, 4C)."""
         return self.fc1(x if norm is None else norm(x))
 
-    def contract(self, hidden: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Apply the rest of the MLP to a slice of rows: (B, H, W, 4C) to (B, H', W, C)."""
-        mixed = self.drop(self.act(self.mix(hidden)[:, rows]))
-        return self.drop(self.fc2(self.norm(mixed)))
-
     def mix(self, hidden: Tensor) -> Tensor:
-        """Apply the depthwise convolution and add its input; keeps the shape (B, H, W, 4C).
+        """Apply the depthwise convolution and add its input; keeps the shape (B, H, W, 4C)."""
+        return hidden + conv_nhwc(self.dwconv, hidden)
 
-        In float32 this is one convolution whose kernel has 1 added at the centre. In half precision
-        and in TF32 the 1 would absorb small weights, so the two steps stay separate.
-        """
-        if hidden.device.type != 'cpu' or hidden.dtype in (torch.half, torch.bfloat16):
-            return hidden + conv_nhwc(self.dwconv, hidden)
-        kernel = self.dwconv.weight + self.identity
-        maps = hidden.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W), a view
-        maps = F.conv2d(maps, kernel, self.dwconv.bias, padding=1, groups=len(kernel))
-        return maps.permute(0, 2, 3, 1)
-
-    def forward_in_bands(self, x: Tensor, norm: nn.Module | None) -> Tensor:
-        """Run the MLP on a few images or rows at a time, so that hidden maps stay in the caches.
-
-        Each band includes one more row on either side for the convolution.
-        """
-        batch, height, width, _ = x.shape
-        rows = max(1, BAND_BYTES // (width * self.fc1.out_features * x.element_size()))
-        images = max(1, rows // height)
-        if images >= batch and rows >= height:
-            return self.contract(self.expand(x, norm))
-        out: Tensor | None = None
-        for i in range(0, batch, images):
-            for top in range(0, height, rows):
-                first = max(top - 1, 0)
-                hidden = self.expand(x[i : i + images, first : top + rows + 1], norm)
-                band = self.contract(hidden, slice(top - first, top - first + rows))
-                if out is None:  # under autocast the dtype is known only now
-                    out = band.new_empty(x.shape)
-                out[i : i + images, top : top + rows] = band
-        return x if out is None else out  # None: the batch is empty
+    def contract(self, mixed: Tensor) -> Tensor:
+        """Apply GELU and the second linear layer: (B, H, W, 4C) to (B, H, W, C)."""
+        return self.drop(self.fc2(self.norm(self.drop(self.act(mixed)))))

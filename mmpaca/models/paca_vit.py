@@ -6,19 +6,24 @@ Feature maps are (B, H, W, C) between the modules; :mod:`mmpaca.models.archs` ha
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath, LayerScale
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
 from mmpaca.registry import MODELS
 
 from .archs import check_arch
+from .arguments import check_indices, check_rates, per_stage
 from .attention import PatchToClusterAttention
 from .clustering import CLUSTERINGS
+from .fast_paths import DEFAULT, FastPaths
 from .fitting import fit_state_dict
 from .layers import NORM_EPS, ConvMLP, Stem, Transition, init_module, parameter
 from .teacher import ClusteringTeacher
@@ -36,6 +41,7 @@ class PaCaBlock(nn.Module):
         layer_scale_init_value: initial layer scale of both branches; None disables it.
         post_norm: normalise the output of a branch instead of its input.
         sub_norm: add a LayerNorm before the last linear layer of both branches.
+        fast: fast paths of both branches.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class PaCaBlock(nn.Module):
         layer_scale_init_value: float | None = None,
         post_norm: bool = False,
         sub_norm: bool = False,
+        fast: FastPaths = DEFAULT,
     ) -> None:
         super().__init__()
 
@@ -59,11 +66,11 @@ class PaCaBlock(nn.Module):
         self.post_norm = post_norm
         self.norm1 = nn.LayerNorm(embed_dims, eps=NORM_EPS)
         self.attn = PatchToClusterAttention(
-            embed_dims, drop_rate=drop_rate, sub_norm=sub_norm, **attention
+            embed_dims, drop_rate=drop_rate, sub_norm=sub_norm, fast=fast, **attention
         )
         self.gamma1 = gamma()
         self.norm2 = nn.LayerNorm(embed_dims, eps=NORM_EPS)
-        self.mlp = ConvMLP(embed_dims, int(mlp_ratio * embed_dims), sub_norm, drop_rate)
+        self.mlp = ConvMLP(embed_dims, int(mlp_ratio * embed_dims), sub_norm, drop_rate, fast)
         self.gamma2 = gamma()
         self.drop_path = DropPath(drop_path_rate)
 
@@ -179,6 +186,11 @@ class PaCaViT(BaseModule):
             eval mode); -1 freezes nothing.
         norm_eval: keep BatchNorm layers (only the teacher has any) in eval mode during training.
         with_cp: use activation checkpointing in the blocks, to trade time for memory.
+        recompute: recompute the hidden maps of the MLPs and clustering modules in the backward pass
+            instead of saving them, ``'auto' | True | False``. ``'auto'`` does so on CPUs only.
+        fast_paths: False runs the blocks as they are written, for debugging: same numbers, slower.
+        compile: compile the backbone alone, not the detector, by ``torch.compile``: True for
+            dynamic shapes, or a dict of arguments of ``torch.compile``.
         init_cfg: initialisation config of mmengine. ``dict(type='Pretrained', checkpoint=...)``
             accepts the authors' files without conversion.
 
@@ -216,6 +228,9 @@ class PaCaViT(BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        recompute: bool | str = 'auto',
+        fast_paths: bool = True,
+        compile: bool | dict = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -229,18 +244,20 @@ class PaCaViT(BaseModule):
         if num_clusters is None:
             default = (100,) * (stages - 1) + (100 if teacher_depths else 0,)
             num_clusters = arch.get('num_clusters') or default
-        self.num_clusters = _per_stage('num_clusters', num_clusters, stages)
-        intervals = _per_stage('cluster_interval', cluster_interval, stages)
-        self.out_indices = _check_indices(out_indices, stages)
+        self.num_clusters = per_stage('num_clusters', num_clusters, stages)
+        intervals = per_stage('cluster_interval', cluster_interval, stages)
+        self.out_indices = check_indices(out_indices, stages)
         if frozen_stages not in range(-1, stages):
             raise ValueError(f'frozen_stages={frozen_stages!r} is not in -1..{stages - 1}')
         if pos_embed_size is not None and not pos_embed_size > 0:
             raise ValueError(f'pos_embed_size={pos_embed_size!r} must be > 0, or None')
-        _check_rates(
+        check_rates(
             drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate
         )
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.fast = FastPaths(fast_paths, recompute)
+        self._logged = False
 
         self.stem = Stem(in_channels, self.embed_dims[0], stem_stride)
         self.teacher = None
@@ -267,6 +284,7 @@ class PaCaViT(BaseModule):
                 layer_scale_init_value=layer_scale_init_value,
                 post_norm=post_norm,
                 sub_norm=sub_norm,
+                fast=self.fast,
             )
             self.stages.append(
                 PaCaStage(
@@ -279,6 +297,9 @@ class PaCaViT(BaseModule):
             )
         self.apply(init_module)
         self._freeze_stages()
+        if compile:
+            # In place, so that names of parameters do not change.
+            self.compile(**(compile if isinstance(compile, dict) else dict(dynamic=True)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps of ``out_indices``.
@@ -290,6 +311,8 @@ class PaCaViT(BaseModule):
             One map per output stage i, (B, C_i, H_i, W_i) in channels-last memory format, where
             H_0 = ceil(H / stem_stride) and H_i = ceil(H_{i-1} / 2).
         """
+        if self.training and not (self._logged or is_compiling()):
+            self._log_recompute(x.device)
         x = self.stem(x)
         maps = assignments = [None] * len(self.stages)
         if self.teacher is not None:
@@ -337,6 +360,16 @@ class PaCaViT(BaseModule):
             return first + self.depths[int(stage)] - 1, num_layers
         return first, num_layers
 
+    def _log_recompute(self, device: torch.device) -> None:
+        """Log once what ``recompute`` means on this device."""
+        self._logged = True
+        done = 'are recomputed' if self.fast.recomputes(device) else 'are saved'
+        print_log(
+            f'PaCaViT on {device.type}, recompute={self.fast.recompute!r}: hidden maps {done} for '
+            'the backward pass',
+            'current',
+        )
+
     def _freeze_stages(self) -> None:
         """Freeze the stem, and the stages and the teacher's stages up to ``frozen_stages``."""
         if self.frozen_stages < 0:
@@ -375,28 +408,3 @@ def _block_arguments(
         )
         for j in range(depth)
     ]
-
-
-def _per_stage(name: str, value: int | Sequence[int], stages: int) -> tuple[int, ...]:
-    """Expand a number to one per stage; reject anything but counts per stage."""
-    values = tuple(value) if isinstance(value, Sequence) else (value,) * stages
-    if len(values) != stages or any(not isinstance(v, int) or v < 0 for v in values):
-        raise ValueError(f'{name}={value!r} must be {stages} numbers >= 0, one per stage')
-    return values
-
-
-def _check_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
-    """Reject indices that are not ascending stages: outputs come in the order of the stages."""
-    indices = tuple(out_indices) if isinstance(out_indices, Sequence) else ()
-    if not indices or list(indices) != [i for i in range(stages) if i in indices]:
-        raise ValueError(
-            f'out_indices={out_indices!r} must name stages of 0..{stages - 1}, ascending'
-        )
-    return indices
-
-
-def _check_rates(**rates: float) -> None:
-    """Reject rates outside [0, 1)."""
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise ValueError(f'{name}={rate!r} must be at least 0 and less than 1')

@@ -28,13 +28,12 @@ def sigmoid_focal_loss_forward(
         alpha: weight of the positive class; 1 - alpha for the others.
 
     Raises:
-        ValueError: a target is greater than C.
+        ValueError: a target is greater than C (on CPUs; on CUDA the check would wait for the device).
     """
-    logits, positive = _prepare(input, target)
-    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
-    p, q = logits.sigmoid(), (-logits).sigmoid()
-    loss = torch.where(positive, -alpha * q**gamma * log_p, (alpha - 1) * p**gamma * log_q)
-    output.copy_(_reweight(loss, target, weight))
+    margin, factor = _prepare(input, target, weight, alpha)
+    loss = F.logsigmoid(margin).neg_()
+    loss *= margin.neg_().sigmoid_().pow_(gamma)
+    output.copy_(loss.mul_(factor))
 
 
 @without_autocast
@@ -46,32 +45,48 @@ def sigmoid_focal_loss_backward(
     ``grad_input`` (N, C) is overwritten; mmcv multiplies it by the incoming gradient itself.
 
     Raises:
-        ValueError: a target is greater than C.
+        ValueError: a target is greater than C (on CPUs; on CUDA the check would wait for the device).
     """
-    logits, positive = _prepare(input, target)
-    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
-    p, q = logits.sigmoid(), (-logits).sigmoid()
-    at_positive = alpha * q**gamma * (gamma * p * log_p - q)
-    at_negative = (1 - alpha) * p**gamma * (p - gamma * q * log_q)
-    grad_input.copy_(_reweight(torch.where(positive, at_positive, at_negative), target, weight))
+    margin, factor = _prepare(input, target, weight, alpha)
+    log_p = F.logsigmoid(margin)
+    p = margin.sigmoid()
+    q = margin.neg_().sigmoid_()
+    grad = log_p.mul_(p).mul_(gamma).sub_(q)  # d loss / d margin over q ** gamma
+    grad *= q.pow_(gamma)
+    grad *= factor
+    sign = _positive(input, target).to(grad.dtype).mul_(2).sub_(1)
+    grad_input.copy_(grad.mul_(sign))
 
 
-def _prepare(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits in the working precision and the mask of the target classes, both (N, C)."""
-    num_classes = input.size(1)
-    if target.numel() and target.max() > num_classes:
+def _positive(input: Tensor, target: Tensor) -> Tensor:
+    """Mask of the target classes, (N, C)."""
+    return target[:, None] == torch.arange(input.size(1), device=target.device)
+
+
+def _prepare(input: Tensor, target: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Compute margins and factors of the loss.
+
+    With the margin z, the logit of the target class and minus that of the others, both cases of the
+    loss are factor * sigmoid(-z) ** gamma * -logsigmoid(z). RetinaNet has 200 M logits a batch: all
+    maps of this size are changed in place.
+
+    Returns:
+        Margins in the working precision, and alpha or 1 - alpha times the weight of the row's target
+        class, both (N, C).
+    """
+    # On CUDA the check would wait for the device, for each level, twice.
+    if not target.is_cuda and target.numel() and target.max() > input.size(1):
         raise ValueError(
-            f'target {int(target.max())} is not a class in 0 .. {num_classes - 1} '
-            f'or {num_classes} (background)'
+            f'target {int(target.max())} is not a class in 0 .. {input.size(1) - 1} '
+            f'or {input.size(1)} (background)'
         )
-    classes = torch.arange(num_classes, device=target.device)
-    return input.to(working_dtype(input)), target[:, None] == classes
-
-
-def _reweight(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Multiply the rows (N, C) by the weight of their target class."""
-    if weight.numel() == 0:
-        return values
-    known = (target >= 0) & (target < weight.numel())
-    factor = weight.to(values)[target.clamp(0, weight.numel() - 1)]
-    return values * torch.where(known, factor, 1)[:, None]
+    dtype = working_dtype(input)
+    positive = _positive(input, target)
+    logits = input.to(dtype)
+    margin = torch.where(positive, logits, -logits)
+    factor = positive.to(dtype).mul_(2 * alpha - 1).add_(1 - alpha)
+    if weight.numel():
+        known = (target >= 0) & (target < weight.numel())
+        of_class = weight.to(factor)[target.clamp(0, weight.numel() - 1)]
+        factor *= torch.where(known, of_class, 1)[:, None]
+    return margin, factor

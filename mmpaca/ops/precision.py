@@ -20,6 +20,11 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+def autocast_enabled(device_type: str) -> bool:
+    """Tell whether autocast is on for a type of device; the meta device has none."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def without_autocast(
     kernel: Callable[Concatenate[Tensor, P], R],
 ) -> Callable[Concatenate[Tensor, P], R]:
@@ -31,6 +36,8 @@ def without_autocast(
 
     @functools.wraps(kernel)
     def wrapper(first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not autocast_enabled(first.device.type):
+            return kernel(first, *args, **kwargs)
         with torch.autocast(first.device.type, enabled=False):
             return kernel(first, *args, **kwargs)
 

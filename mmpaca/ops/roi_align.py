@@ -1,11 +1,12 @@
 """RoIAlign. Serves the calls of mmcv/ops/roi_align.py.
 
 torchvision's kernels equal those of compiled mmcv to the last bit, forward and backward (CPU). On
-CUDA the backward pass uses atomic additions and is not deterministic, as in mmcv.
+CUDA the backward pass uses atomic additions and is not deterministic, as in mmcv; with
+``torch.use_deterministic_algorithms(True)`` torchvision's deterministic implementation is used.
 """
 
 import torch
-import torchvision  # noqa: F401  registers torch.ops.torchvision
+import torchvision  # registers torch.ops.torchvision
 from torch import Tensor
 
 from .precision import without_autocast, working_dtype
@@ -79,6 +80,17 @@ def roi_align_backward(
     """
     _require_average(pool_mode)
     dtype = working_dtype(grad_output)
+    if torch.are_deterministic_algorithms_enabled() and grad_output.is_cuda:
+        grad = deterministic_gradient(
+            grad_output.to(dtype),
+            rois.to(dtype),
+            grad_input.shape,
+            spatial_scale,
+            sampling_ratio,
+            aligned,
+        )
+        grad_input.add_(grad)
+        return
     grad = torch.ops.torchvision._roi_align_backward(
         grad_output.to(dtype),
         rois.to(dtype),
@@ -90,6 +102,33 @@ def roi_align_backward(
         aligned,
     )
     grad_input.add_(grad)
+
+
+def deterministic_gradient(
+    grad_output: Tensor,
+    rois: Tensor,
+    shape: torch.Size,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """Compute the gradient by ``torchvision.ops.roi_align``, which has a deterministic mode on CUDA.
+
+    Its Python implementation takes much memory. The kernel that :func:`roi_align_backward` calls
+    otherwise may not even warn that it is not deterministic.
+
+    Args:
+        grad_output: (K, C, height, width) of the bins.
+        rois: (K, 5).
+        shape: (N, C, H, W) of the gradient.
+        spatial_scale, sampling_ratio, aligned: as in :func:`roi_align_forward`.
+    """
+    # RoIAlign is linear: its gradient does not depend on the input.
+    maps = grad_output.new_zeros(shape).requires_grad_()
+    size = (grad_output.size(2), grad_output.size(3))
+    with torch.enable_grad():
+        pooled = torchvision.ops.roi_align(maps, rois, size, spatial_scale, sampling_ratio, aligned)
+    return torch.autograd.grad(pooled, maps, grad_output)[0]
 
 
 def _require_average(pool_mode: int) -> None:

@@ -1,12 +1,17 @@
 """What makes PaCaViT fast changes no number, and runs wherever PyTorch does."""
 
+import copy
+
 import pytest
 import torch
 from reference import ReferencePaCaViT
 from torch._subclasses import FakeTensorMode
+from torch.nn.attention import SDPBackend
 
 from mmpaca.analysis import count_cost
-from mmpaca.models import PaCaViT, layers
+from mmpaca.models import PaCaViT, PatchToClusterAttention, fast_paths
+from mmpaca.models.clustering import assign, cluster_logits, pool
+from mmpaca.models.fast_paths import FastPaths
 from mmpaca.models.layers import ConvMLP
 
 SMALL = dict(embed_dims=(16, 24), num_heads=(2, 3), mlp_ratios=(2, 2), depths=(2, 1))
@@ -46,7 +51,7 @@ def test_bands_change_nothing(monkeypatch, size, band_bytes):
     mlp, norm = ConvMLP(8, 32).double().eval(), torch.nn.LayerNorm(8).double()
     x = torch.randn(*size, 8, dtype=torch.double)
     expected = mlp(x, norm).detach()
-    monkeypatch.setattr(layers, 'BAND_BYTES', band_bytes)
+    monkeypatch.setattr(fast_paths, 'BAND_BYTES', band_bytes)
     calls = []
     mlp.fc1.register_forward_hook(lambda *args: calls.append(args))
     with torch.no_grad():
@@ -57,23 +62,115 @@ def test_bands_change_nothing(monkeypatch, size, band_bytes):
 
 
 def test_bands_of_a_batch_without_images(monkeypatch):
-    monkeypatch.setattr(layers, 'BAND_BYTES', 1)
+    monkeypatch.setattr(fast_paths, 'BAND_BYTES', 1)
     with torch.no_grad():
         assert ConvMLP(8, 32)(torch.rand(0, 11, 7, 8)).shape == (0, 11, 7, 8)
 
 
-def test_recomputing_gives_the_gradients_of_saving(monkeypatch):
-    x = torch.rand(2, 3, 40, 56)
-    model = small(drop_rate=0.1, attn_drop_rate=0.1)
+@pytest.mark.parametrize('other', [dict(recompute=False), dict(fast_paths=False)])
+def test_fast_paths_give_the_gradients_of_the_readable_blocks(other):
+    x = torch.rand(2, 3, 40, 56, dtype=torch.double)
+    rates = dict(drop_rate=0.1, attn_drop_rate=0.1)
+    fast, plain = small(**rates).double(), small(**rates, **other).double()
     torch.manual_seed(1)
-    recomputed = gradients(model, x)
-    for module in ('layers', 'attention'):
-        monkeypatch.setattr(
-            f'mmpaca.models.{module}.recompute',
-            lambda function, *args, random=False: function(*args),
-        )
+    found = gradients(fast, x)
     torch.manual_seed(1)
-    torch.testing.assert_close(recomputed, gradients(model, x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, gradients(plain, x), rtol=1e-9, atol=1e-9)
+
+
+def test_recompute_follows_the_device():
+    cpu, cuda = torch.device('cpu'), torch.device('cuda')
+    found = {
+        r: [FastPaths(True, r).recomputes(d) for d in (cpu, cuda)] for r in fast_paths.RECOMPUTE
+    }
+    assert found == {'auto': [True, False], True: [True, True], False: [False, False]}
+    assert not FastPaths(enabled=False).recomputes(cpu)
+    with pytest.raises(ValueError, match="recompute='always' is not one of"):
+        small(recompute='always')
+    with pytest.raises(ValueError, match='recompute=True needs fast_paths=True'):
+        small(recompute=True, fast_paths=False)
+
+
+def test_what_recompute_does_is_logged_once(monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmpaca.models.paca_vit.print_log', lambda text, logger: lines.append(text))
+    model, x = small(recompute=False), torch.rand(1, 3, 32, 32)
+    model.eval()(x)
+    model.train()(x), model(x)
+    assert lines == ['PaCaViT on cpu, recompute=False: hidden maps are saved for the backward pass']
+
+
+def test_autocast_casts_a_map_once():
+    """The norm's output once for clustering and queries, and the assignment never."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten._to_copy.default and out.dtype == torch.bfloat16:
+                shapes.append(tuple(args[0].shape))
+            return out
+
+    attention = PatchToClusterAttention(16, 2, num_clusters=5, clustering='conv')
+    x = torch.rand(2, 10, 14, 16)  # float32, as CUDA's autocast leaves the norm's output
+    shapes: list[tuple] = []
+    with torch.autocast('cpu', torch.bfloat16), Casts():
+        attention(x)
+    assert shapes.count((2, 10, 14, 16)) == 1
+    assert (2, 5, 140) not in shapes
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('scale', [1.0, 36.0])
+def test_clusters_of_many_patches_in_half_precision(dtype, scale):
+    """200 x 336 patches, against float64; the logits' standard deviation is the scale.
+
+    The features and weights are given in half precision, so nothing but the arithmetic differs.
+    """
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(16, 8, bias=False).to(dtype)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(8, 16) * scale / 4)
+    x = torch.randn(1, 200, 336, 16).to(dtype)
+    with torch.autocast('cpu', dtype):
+        assignment = assign(cluster_logits(x, layer))
+        clusters = pool(assignment, x.float().flatten(1, 2))
+    exact_layer, exact = copy.deepcopy(layer).double(), x.double()
+    right = assign(cluster_logits(exact, exact_layer))
+    torch.testing.assert_close(assignment.double(), right, rtol=2e-4, atol=1e-30)
+    torch.testing.assert_close(clusters.double(), right @ exact.flatten(1, 2), rtol=1e-4, atol=1e-5)
+    pooled = pool(assignment, x.flatten(1, 2))  # of a model in half precision, without autocast
+    assert pooled.dtype == dtype
+    torch.testing.assert_close(pooled, clusters.to(dtype), rtol=0, atol=0)
+
+
+def test_attention_on_cuda_prefers_flash_to_cudnn(monkeypatch):
+    """The order at the call, and that of the process afterwards."""
+    order, seen = torch._C._get_sdp_priority_order, []
+    monkeypatch.setattr(
+        fast_paths.F, 'scaled_dot_product_attention', lambda *a, **k: seen.append(order())
+    )
+    before = order()
+    with FakeTensorMode():
+        for dtype in (torch.float32, torch.float16):
+            q = torch.rand(1, 2, 4, 8, device='cuda', dtype=dtype)
+            FastPaths().attention(q, q, q, 0.0)
+    assert seen[0] == before == order()
+    flash, efficient, cudnn = (
+        seen[1].index(int(getattr(SDPBackend, name)))
+        for name in ('FLASH_ATTENTION', 'EFFICIENT_ATTENTION', 'CUDNN_ATTENTION')
+    )
+    assert flash < efficient < cudnn
+
+
+def test_compiles_the_backbone_alone():
+    torch._dynamo.reset()
+    compiled, plain = (small(compile=value).eval() for value in (dict(backend='eager'), False))
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert compiled._compiled_call_impl is not None
+    x = torch.rand(1, 3, 40, 56)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
 def test_memory_for_the_backward_pass():

@@ -95,6 +95,17 @@ def test_gradcheck(maps, aligned, sampling_ratio):
     assert torch.autograd.gradcheck(pool, (maps,))
 
 
+def test_the_deterministic_gradient_is_the_same(maps):
+    """What deterministic mode calls on CUDA; on CPUs torchvision runs its usual kernel in it."""
+    from mmpaca.ops.roi_align import deterministic_gradient, roi_align_backward
+
+    grad, empty = torch.rand(len(ROIS), 3, 2, 3, dtype=torch.float64), torch.zeros(0)
+    usual = torch.zeros_like(maps)
+    roi_align_backward(grad, ROIS, empty, empty, usual, 2, 3, 0.5, 2, 1, True)
+    found = deterministic_gradient(grad, ROIS, maps.shape, 0.5, 2, True)
+    torch.testing.assert_close(found, usual, rtol=0, atol=0)
+
+
 def test_backward_of_strided_gradient(maps):
     x = maps.requires_grad_()
     out = roi_align(x, ROIS, (2, 3), 0.5, 2)

@@ -3,6 +3,7 @@ _base_ = 'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py'
 
 lr = 5e-4 * 1024 / 512  # 8 GPUs x 128 images; for other batch sizes use --auto-scale-lr
 optim_wrapper = dict(
+    constructor='MergedOptimWrapperConstructor',  # few groups: fewer launches
     optimizer=dict(lr=lr),
     paramwise_cfg=dict(custom_keys=dict(_delete_=True)),  # Swin's position embeddings
 )

@@ -9,12 +9,14 @@ from torch import nn
 
 from mmpaca.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from .merged_optimizer_constructor import MergedOptimWrapperConstructor, merge_groups
+
 KEY = 'layer_decay_rate'
 
 
 @ROOT_CONSTRUCTORS.register_module()
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+class LayerDecayOptimWrapperConstructor(MergedOptimWrapperConstructor):
     """Layer-wise learning rate decay for the backbone of a detector or classifier.
 
     The learning rate of layer k of n is ``lr * layer_decay_rate ** (n - 1 - k)``; neck and heads
@@ -55,7 +57,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs: object
     ) -> None:
         """Add mmengine's groups of a module; for the entire model, decay and merge them."""
-        super().add_params(params, module, prefix=prefix, **kwargs)
+        # Not the parent's, which would merge groups before their rates are known.
+        DefaultOptimWrapperConstructor.add_params(self, params, module, prefix=prefix, **kwargs)
         if prefix:  # recursive call for a submodule
             return
         depth_of = _layers_of(module)
@@ -65,7 +68,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             layer, num_layers = depth_of(names[parameter])
             scale = self.paramwise_cfg[KEY] ** (num_layers - 1 - layer)
             group.update(lr=group.get('lr', self.base_lr) * scale, lr_scale=scale)
-        params[:] = _merged(params)
+        params[:] = merge_groups(params)
         rates = [group['lr'] for group in params]
         print_log(
             f'{KEY}={self.paramwise_cfg[KEY]}: learning rates from {min(rates):.3g} to '
@@ -86,21 +89,3 @@ def _layers_of(model: nn.Module) -> Callable[[str], tuple[int, int]]:
             'use PaCaViT, or another optim_wrapper.constructor'
         )
     return lambda name: layer_depth(name, prefix)
-
-
-def _merged(groups: list[dict]) -> list[dict]:
-    """Merge groups with the same options: optimizers are slow with many groups."""
-    merged: list[tuple[dict, list[nn.Parameter]]] = []
-    seen: set[nn.Parameter] = set()
-    for group in groups:
-        options = {key: value for key, value in group.items() if key != 'params'}
-        parameters = next((p for same, p in merged if same == options), None)
-        if parameters is None:
-            merged.append((options, parameters := []))
-        if not seen.isdisjoint(group['params']):
-            raise ValueError(
-                'modules share a parameter: set bypass_duplicate=True in paramwise_cfg'
-            )
-        seen.update(group['params'])
-        parameters += group['params']
-    return [dict(options, params=parameters) for options, parameters in merged]
