@@ -43,6 +43,7 @@ def ms_deform_attn_forward(
     ):
         part = _attend_level(*level)
         output = part if output is None else output.add_(part)
+    assert output is not None  # there is a level
     return _merge_heads(output, value).to(value.dtype)
 
 
