@@ -37,6 +37,14 @@ class _LateRemoval:
         self.noted.append(path)
 
 
+def _write_last_checkpoint(work_dir: str, path: str) -> None:
+    file = Path(work_dir, 'last_checkpoint')
+    # Whatever stands there is not written through: a link may name any file of the user.
+    if file.is_symlink() or (file.exists() and not file.is_file() and not file.is_dir()):
+        file.unlink()
+    write_atomically(file, path.encode())
+
+
 @HOOKS.register_module()
 class AtomicCheckpointHook(MMEngineCheckpointHook):
     """Crash-safe checkpoint hook.
@@ -99,7 +107,7 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         for fault in skipped:
             runner.logger.warning(f'skipped broken checkpoint: {fault}')
         if path is not None and path != last:
-            write_atomically(Path(runner.work_dir, 'last_checkpoint'), path.encode())
+            _write_last_checkpoint(runner.work_dir, path)
         return [path, None]
 
     def before_train(self, runner: Runner) -> None:
@@ -197,7 +205,7 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
             **self.args,
         )
         if is_main_process():
-            write_atomically(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+            _write_last_checkpoint(runner.work_dir, self.last_ckpt)
 
     def _remove_replaced(self) -> None:
         """Carry out delayed removals, except for files rewritten under the same name.
