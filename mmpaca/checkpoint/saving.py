@@ -5,6 +5,7 @@ checkpoint under its final name.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -29,9 +30,12 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         content: content of the file.
 
     Raises:
-        OSError: the write failed, e.g. no space left; the old content is unchanged.
+        OSError: the write failed, e.g. no space left; the old content is unchanged. Or the name, or
+            what it links to, is a device, a FIFO or a directory: it would be replaced.
     """
     path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, 'not a regular file, nothing is written', path)
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     temporary = f'{path}.{os.getpid()}{_TEMPORARY}'  # no other process writes into it

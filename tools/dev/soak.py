@@ -31,7 +31,9 @@ from mmpaca.checkpoint import load_from_local
 from mmpaca.datasets import write_shapes
 
 TRAIN = Path(__file__).resolve().parent.parent / 'train.py'
+LOGS = '*/vis_data/*_*.json'
 POLL = 0.2  # seconds
+PRECIOUS = 'precious.txt'  # a file outside of the work directory, not to be changed
 TIMEOUT = 3600  # seconds, of one restart
 WARM_UP = 0.1  # of a run, before memory is measured
 
@@ -78,6 +80,7 @@ class Attempt:
         work_dir.mkdir(parents=True, exist_ok=True)
         self.work_dir = work_dir
         self.hung = False
+        self.older = set(work_dir.glob(LOGS))
         self.log = work_dir / f'attempt_{len(list(work_dir.glob("attempt_*"))):03d}.txt'
         config = config_dir() / 'demo/mask-rcnn_paca-demo_shapes.py'
         with self.log.open('w') as log:
@@ -117,9 +120,9 @@ class Attempt:
         return self.last()
 
     def last(self) -> int:
-        """The last iteration in the newest log of the run."""
-        logs = sorted(self.work_dir.glob('*/vis_data/*_*.json'), key=os.path.getmtime)
-        lines = _lines(logs[-1]) if logs else []
+        """The last iteration in this attempt's log, 0 before it has one."""
+        logs = set(self.work_dir.glob(LOGS)) - self.older
+        lines = _lines(logs.pop()) if logs else []
         return json.loads(lines[-1]).get('step', 0) if lines else 0
 
 
@@ -163,6 +166,7 @@ def undisturbed(args: argparse.Namespace) -> tuple[Path, list[tuple[int, int]]]:
 def disturbed(args: argparse.Namespace) -> tuple[Path, dict[str, int]]:
     """Train, dying again and again; the folder and what it came to."""
     rng = random.Random(args.seed)
+    (args.work_dir / PRECIOUS).write_text(PRECIOUS)
     fates = ['kill'] * args.kills + ['term'] * args.terms
     fates += ['full'] * args.full + ['hostile'] * args.hostile
     rng.shuffle(fates)
@@ -203,11 +207,14 @@ def disturbed(args: argparse.Namespace) -> tuple[Path, dict[str, int]]:
             break
         counts[fate] += not wrong
         now = resumable(work_dir)
-        lost = max(reached - now, 0)
+        lost = max(max(reached, done) - now, 0)
         counts['lost'] += lost
         print(
             f'{fate} at iteration {reached} (began at {done}), {lost} to be done again', flush=True
         )
+    if (args.work_dir / PRECIOUS).read_text() != PRECIOUS:
+        counts['failed'] += 1
+        print('FAILED: a file outside of the work directory was changed', flush=True)
     return work_dir, counts
 
 
@@ -223,18 +230,18 @@ def put_hostile_files(work_dir: Path, rng: random.Random) -> None:
         os.mkfifo(work_dir / 'iter_99999995.pth')
     (work_dir / 'iter_99999996.pth.77.part').write_bytes(garbage)
     if not os.path.lexists(work_dir / 'iter_99999997.pth'):
-        (work_dir / 'iter_99999997.pth').symlink_to('/dev/zero')
+        (work_dir / 'iter_99999997.pth').symlink_to('iter_99999995.pth')
     (work_dir / '.lock').write_bytes(garbage)
     last = work_dir / 'last_checkpoint'
-    kind = rng.choice(['garbage', 'fifo', 'device', 'missing', 'elsewhere', 'untouched'])
+    kind = rng.choice(['garbage', 'fifo', 'link', 'missing', 'elsewhere', 'untouched'])
     if kind != 'untouched':
         last.unlink()
     if kind == 'garbage':
         last.write_bytes(garbage)
     elif kind == 'fifo':
         os.mkfifo(last)
-    elif kind == 'device':
-        last.symlink_to('/dev/zero')
+    elif kind == 'link':  # to a file that is not the run's; never to a real device
+        last.symlink_to(work_dir.parent.resolve() / PRECIOUS)
     elif kind == 'elsewhere':
         last.write_text('s3://bucket/iter_5.pth')
     print(f'hostile files, last_checkpoint: {kind}', flush=True)

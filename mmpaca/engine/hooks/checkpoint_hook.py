@@ -52,6 +52,14 @@ class _LateRemoval:
         self.noted.append(path)
 
 
+def _write_last_checkpoint(work_dir: str, path: str) -> None:
+    file = Path(work_dir, 'last_checkpoint')
+    # Whatever stands there is not written through: a link may name any file of the user.
+    if file.is_symlink() or (file.exists() and not file.is_file() and not file.is_dir()):
+        file.unlink()
+    write_atomically(file, path.encode())
+
+
 @HOOKS.register_module()
 class AtomicCheckpointHook(MMEngineCheckpointHook):
     """Crash-safe checkpoint hook.
@@ -130,7 +138,7 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
             except ResumeError as error:  # raised on every rank
                 return [None, str(error)]
         if path is not None and path != last:
-            write_atomically(Path(runner.work_dir, 'last_checkpoint'), path.encode())
+            _write_last_checkpoint(runner.work_dir, path)
         return [path, None]
 
     def _warn(self, runner: Runner, fault: str | None) -> None:
@@ -281,7 +289,7 @@ class AtomicCheckpointHook(MMEngineCheckpointHook):
         if is_main_process():
             if self._is_local():
                 record_digest(runner.work_dir, self.last_ckpt)
-            write_atomically(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+            _write_last_checkpoint(runner.work_dir, self.last_ckpt)
 
     @master_only
     def _forget_digest(self, runner: Runner, name: str) -> None:

@@ -60,7 +60,7 @@ class WorkDirLockHook(Hook):
         """Lock the directory and write who does; returns an error."""
         path = os.path.join(runner.work_dir, _NAME)
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             return f'{path} cannot be written: {error.strerror}'
         previous = _read(file)

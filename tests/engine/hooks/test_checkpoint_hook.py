@@ -109,6 +109,29 @@ def test_an_atomic_write_keeps_links_and_modes(tmp_path):
     assert os.listdir(tmp_path / 'real') == ['file']
 
 
+def test_an_atomic_write_replaces_no_device(tmp_path):
+    """A link to a device named as a checkpoint, and a process that may replace it, e.g. root's."""
+    os.mkfifo(tmp_path / 'device')
+    (tmp_path / 'iter_2.pth').symlink_to('device')
+    (tmp_path / 'folder').mkdir()
+    for name in ('iter_2.pth', 'device', 'folder'):
+        with pytest.raises(OSError, match='not a regular file, nothing is written'):
+            write_atomically(tmp_path / name, b'content')
+    assert (tmp_path / 'device').is_fifo() and (tmp_path / 'iter_2.pth').is_symlink()
+
+
+@pytest.mark.parametrize('kind', ['link', 'fifo'])
+def test_last_checkpoint_is_not_written_through(tmp_path, kind):
+    """A link in its place may name any file of the user."""
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'precious').write_text('unchanged')
+    last = tmp_path / 'run/last_checkpoint'
+    last.symlink_to(tmp_path / 'precious') if kind == 'link' else os.mkfifo(last)
+    assert toy.forked(functools.partial(toy.train, tmp_path / 'run', end=1)) == [0]
+    assert (tmp_path / 'precious').read_text() == 'unchanged'
+    assert last.read_text() == str(tmp_path / 'run/epoch_1.pth') and not last.is_symlink()
+
+
 def broken(path: Path, kind: str) -> None:
     content = bytearray(path.read_bytes())
     weight = load_from_local(path)['state_dict']['layers.0.weight'].numpy().tobytes()

@@ -57,16 +57,20 @@ def test_testing_takes_no_lock(training):
     assert refused(training) == 0
 
 
-@pytest.mark.parametrize('content', ['directory', 'fifo', b'\xff', b'[1]', b'{"pid": '])
+@pytest.mark.parametrize('content', ['directory', 'fifo', 'link', b'\xff', b'[1]', b'{"pid": '])
 def test_whatever_is_in_the_place_of_the_lock(training, tmp_path, content, capfd):
     path = tmp_path / '.lock'
+    (tmp_path / 'precious').write_text('unchanged')
     if content == 'directory':
         path.mkdir()
+    elif content == 'link':
+        path.symlink_to('precious')
     elif content == 'fifo':
         os.mkfifo(path)
     else:
         path.write_bytes(content)
-    assert refused(training) == (content == 'directory')
+    assert refused(training) == (content in ('directory', 'link'))
+    assert (tmp_path / 'precious').read_text() == 'unchanged'
     if content == 'directory':
         assert f'{path} cannot be written: Is a directory' in capfd.readouterr().err
 
