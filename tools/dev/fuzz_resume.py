@@ -32,7 +32,7 @@ import mmpaca  # noqa: F401
 
 ODD = (
     None, 'x', '', -1, -7, 2**70, -(2**70), 0.5, float('nan'), float('inf'), -float('inf'), True, False,
-    b'x', (), [], {}, [1], ['x'], dict(x=1), torch.tensor(2), torch.zeros(0), torch.ones(2, 2),
+    b'x', (), [], {}, [1], ['x'], dict(x=1), torch.tensor([2, 2]), torch.zeros(0), torch.ones(2, 2),
     torch.tensor(float('nan')), HistoryBuffer([1.0], [1]),
 )  # fmt: skip
 HUGE = (1e30, -1e30, 10**9)
