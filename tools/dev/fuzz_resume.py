@@ -6,7 +6,9 @@ refused by an error that names the file, or warn of what differs from the config
 run could have (e.g. another weight) are not tried: only the SHA-256 tells them.
 """
 
+import contextlib
 import copy
+import io
 import logging
 import os
 import random
@@ -30,7 +32,7 @@ import mmpaca  # noqa: F401
 
 ODD = (
     None, 'x', '', -1, -7, 2**70, -(2**70), 0.5, float('nan'), float('inf'), -float('inf'), True, False,
-    b'x', (), [], {}, [1], ['x'], dict(x=1), torch.tensor(2), torch.zeros(0), torch.ones(2, 2),
+    b'x', (), [], {}, [1], ['x'], dict(x=1), torch.tensor([2, 2]), torch.zeros(0), torch.ones(2, 2),
     torch.tensor(float('nan')), HistoryBuffer([1.0], [1]),
 )  # fmt: skip
 HUGE = (1e30, -1e30, 10**9)
@@ -131,7 +133,8 @@ class Fuzzer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.runs = {kind: self._train(kind) for kind in KINDS}
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.runs = {kind: self._train(kind) for kind in KINDS}
         self.counts: dict[str, int] = {}
 
     def _train(self, kind: str) -> tuple[str, dict, dict]:
@@ -154,7 +157,8 @@ class Fuzzer:
         work_dir.mkdir()
         torch.save(content, work_dir / name)
         (work_dir / 'last_checkpoint').write_text(str(work_dir / name))
-        result = self._resume(work_dir, kind, expected)
+        with contextlib.redirect_stdout(io.StringIO()):
+            result = self._resume(work_dir, kind, expected)
         self.counts[result.partition(':')[0]] = self.counts.get(result.partition(':')[0], 0) + 1
         good = ('same run', 'refused', 'warned')
         return None if result.startswith(good) else f'{kind}, {"; ".join(mutations)}: {result}'

@@ -189,6 +189,16 @@ def test_scale_search_with_a_fused_optimizer(fused, clip_grad):
     assert hook.skipped == 0 and scaler.get_scale() == 2.0**13
 
 
+def test_weights_that_are_not_finite_are_not_called_so(tmp_path):
+    runner = toy.runner(tmp_path / 'run', end=1, hooks=(dict(HOOK, max_skips=0),))
+    runner.model.layers[0].weight.data[0, 0] = float('nan')
+    says = (
+        r'the weights are not finite either \(layers.0.weight\): resume from the checkpoint before'
+    )
+    with pytest.raises(FloatingPointError, match=says):
+        runner.train()
+
+
 def test_several_optimizers_are_refused():
     optimizers = {
         k: OptimWrapper(torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), 1)) for k in 'ab'
