@@ -133,7 +133,11 @@ def test_commands_parse():
             pytest.fail(f'{where}: mmpaca {shlex.join(words)}')
         assert not unknown, (where, unknown)
         config = getattr(args, 'config', None)
-        if config and not re.fullmatch(PLACEHOLDER, config) and not re.search(r'(parts|photos)\.py$', config):
+        if (
+            config
+            and not re.fullmatch(PLACEHOLDER, config)
+            and not re.search(r'(parts|photos)\.py$', config)
+        ):
             find_config(config)
 
 
