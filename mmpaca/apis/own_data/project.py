@@ -88,7 +88,8 @@ def create_project(
 
     unmeasured = Decision(1, 'To be measured')
     try:
-        seconds = measure_seconds(write(unmeasured, unmeasured))
+        typical = max(1, round(float(found.per_image.mean())))
+        seconds = measure_seconds(write(unmeasured, unmeasured), typical)
         write(*plan(seconds, minutes, found.num_images['val']))
     except BaseException:
         project.config.unlink(missing_ok=True)  # it is not complete

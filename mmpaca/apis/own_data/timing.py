@@ -1,6 +1,7 @@
 """Seconds that a config needs on this machine, measured with a few real steps."""
 
 import contextlib
+import copy
 import io
 import logging
 import time
@@ -19,16 +20,19 @@ from mmengine.runner import Runner
 _WARMUP, _STEPS, _IMAGES = 2, 6, 3
 
 
-def measure_seconds(config: Config) -> tuple[float, float]:
+def measure_seconds(config: Config, detections: int) -> tuple[float, float]:
     """Train and evaluate for a few steps and throw the model away.
 
     Args:
-        config: a detector's config.
+        config: a detector's config, of Faster or Mask R-CNN.
+        detections: number per image; with random weights there would be as many as allowed.
 
     Returns:
         Seconds of a training iteration, its share of loading included, and of the prediction of a
         validation image.
     """
+    config = copy.deepcopy(config)
+    config.model.test_cfg.rcnn.max_per_img = detections
     with _quiet(), DefaultScope.overwrite_default_scope(config.default_scope):
         model = revert_sync_batchnorm(MODELS.build(config.model)).to(get_device())
         model.init_weights()

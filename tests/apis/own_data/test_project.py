@@ -16,7 +16,7 @@ from mmpaca.apis.own_data.timing import measure_seconds
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     """Without the steps that are measured; in a folder of its own."""
-    monkeypatch.setattr(own_data, 'measure_seconds', lambda config: (1.0, 0.1))
+    monkeypatch.setattr(own_data, 'measure_seconds', lambda *_: (1.0, 0.1))
     monkeypatch.chdir(tmp_path)
 
 
@@ -75,12 +75,12 @@ def test_train_boxes(voc_shapes, tmp_path, capsys, monkeypatch):
 def test_seconds(shapes, tmp_path, monkeypatch):
     """A few steps of a tiny detector are measured, and logging is as before."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(own_data, 'measure_seconds', lambda config: (1.0, 0.1))
+    monkeypatch.setattr(own_data, 'measure_seconds', lambda *_: (1.0, 0.1))
     cfg = Config.fromfile(own_data.create_project(shapes, task='detect').config)
     cfg.model.backbone.arch = dict(embed_dims=(8,) * 4, num_heads=(1,) * 4, mlp_ratios=(1,) * 4, depths=(1,) * 4)  # fmt: skip
     cfg.model.neck.in_channels = [8] * 4
     cfg.train_dataloader.batch_size = 1
-    iteration, image = measure_seconds(cfg)
+    iteration, image = measure_seconds(cfg, 2)
     assert image > 0 and 0 < iteration < 60
     assert logging.root.manager.disable == logging.NOTSET
 
