@@ -29,6 +29,7 @@ from .coco_faults import (
 )
 from .images import MAX_PIXELS, check_file, decode
 
+_LOGGED = 1000  # faults of a file
 # In evaluation, faults that leave no image or annotation to which something else could refer.
 _FATAL = (
     'image: id missing or duplicate',
@@ -131,8 +132,7 @@ class TolerantCocoDataset(MMDetCocoDataset):
             self._prepare_for_evaluation(index)
             return index
         self.faults = self._name_file(self._find_faults, index.dataset)
-        for fault in self.faults:
-            log_bad_data(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
+        log_faults(self.ann_file, self.faults)
         index.dataset = without_faults(index.dataset, self.faults)
         if not index.dataset['images'] or not index.dataset['annotations']:
             kinds = ', '.join(f'{number} x {kind}' for kind, number, *_ in count(self.faults))
@@ -162,8 +162,7 @@ class TolerantCocoDataset(MMDetCocoDataset):
                     f'{self.data_prefix.get("img", "IMG_DIR")} --fix OUT'
                 )
             self.faults = [fault for fault in faults if fault.kind in UNUSABLE]
-            for fault in self.faults:
-                log_bad_data(f'{self.ann_file}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
+            log_faults(self.ann_file, self.faults)
             index.dataset = for_evaluation(content, self.faults)
         if 'categories' in content:  # else nothing is annotated
             self._name_file(check_category_order, content['categories'], self.metainfo['classes'])
@@ -216,6 +215,14 @@ def create_index(index: COCO) -> None:
     """Index an annotation file that was put together in memory."""
     index.createIndex()
     index.img_ann_map, index.cat_img_map = index.imgToAnns, index.catToImgs
+
+
+def log_faults(where: str, faults: list[Fault]) -> None:
+    """Log faults by name, of very many the first ones."""
+    for fault in faults[:_LOGGED]:
+        log_bad_data(f'{where}: {fault} ({REMEDY[FAULTS[fault.kind]]})')
+    if len(faults) > _LOGGED:
+        log_bad_data(f'{where}: {len(faults) - _LOGGED} more faults; mmpaca check-data lists them')
 
 
 def log_bad_data(message: str) -> None:

@@ -259,7 +259,7 @@ def _work(seeds: range, place: SimpleNamespace, folder: Path) -> None:
         place.value = seed
         for old in folder.iterdir():
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-        signal.alarm(30)  # ends a hang
+        signal.alarm(60)  # ends a hang; a loaded machine is slow
         try:
             fault = finding(seed, folder)
         except Exception:

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.hooks import RemovableHandle
 
-from mmpaca.datasets.coco import create_index, log_bad_data
+from mmpaca.datasets.coco import create_index, log_faults
 from mmpaca.datasets.coco_faults import FAULTS, REMEDY, UNUSABLE, find_faults, for_evaluation
 from mmpaca.datasets.evaluation import EvaluationLoader, drop_predictions
 from mmpaca.engine.wrappers import inner_datasets, unwrapped
@@ -126,9 +126,6 @@ def drop_unusable(metric: Any) -> None:
     with_mask = 'segm' in getattr(metric, 'metrics', ())
     found = find_faults(index.dataset, with_mask, thorough=False)
     faults = [fault for fault in found if fault.kind in UNUSABLE]
-    for fault in faults:
-        log_bad_data(
-            f'ground truth of {type(metric).__name__}: {fault} ({REMEDY[FAULTS[fault.kind]]})'
-        )
+    log_faults(f'ground truth of {type(metric).__name__}', faults)
     index.dataset = for_evaluation(index.dataset, faults)
     create_index(index)
