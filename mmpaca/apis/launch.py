@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -31,9 +32,16 @@ _RUNNER_KEYS = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn')
 # What mmengine's Runner passes to DDP, except the device ids, which CPU modules refuse.
 _CPU_WRAPPER = ('type=MMDistributedDataParallel', 'device_ids=None', 'broadcast_buffers=False')
 
+# Of cuBLAS (its handle needs a workspace, too), cuDNN 8 and 9, and CUDA.
+_NO_MEMORY = (
+    'CUBLAS_STATUS_ALLOC_FAILED',
+    'CUDNN_STATUS_ALLOC_FAILED',
+    'ALLOCATION_FAILED',
+    'CUDA error: out of memory',
+)
 OUT_OF_MEMORY = (
     'out of GPU memory: lower train_dataloader.batch_size or the image size of the pipeline, set '
-    'model.backbone.with_cp=True (recomputes activations), or train with --amp'
+    'model.backbone.recompute=True, or with_cp=True (recomputes more), or train with --amp'
 )
 
 
@@ -201,12 +209,25 @@ def readable_errors() -> Iterator[None]:
     prefix = error_prefix()
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            _end_with_traceback(error, prefix)
         sys.exit(f'{prefix}{OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')
     except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         sys.exit(f'{prefix}{error}')
     except Exception as error:
-        if os.environ.get('LOCAL_RANK', '0') != '0':
-            sys.exit(f'{prefix}{type(error).__name__}: {error}')
-        sys.excepthook(type(error), error, error.__traceback__)
-        sys.exit(1)
+        _end_with_traceback(error, prefix)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether too little GPU memory is the cause; cuBLAS and cuDNN have errors of their own."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(status in str(error) for status in _NO_MEMORY)
+
+
+def _end_with_traceback(error: Exception, prefix: str) -> NoReturn:
+    if os.environ.get('LOCAL_RANK', '0') != '0':
+        sys.exit(f'{prefix}{type(error).__name__}: {error}')
+    sys.excepthook(type(error), error, error.__traceback__)
+    sys.exit(1)
