@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--dtypes',
         nargs='+',
         choices=DTYPES,
+        metavar='DTYPE',
         default=DTYPES[:2],
-        help='precisions, half ones by autocast (default: float32 bfloat16)',
+        help='float32, bfloat16, float16; half ones by autocast (default: float32 bfloat16)',
     )
     parser.add_argument(
         '--modes',

@@ -161,7 +161,7 @@ def check_resume(device: torch.device) -> dict:
 
 def _train(path: Path, device: torch.device, kill: bool) -> None:
     """Train until the last step, continuing from ``path``; write it after each step."""
-    os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
     model, optimizer = _model(device)
