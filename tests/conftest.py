@@ -5,6 +5,9 @@ import os
 import sys
 from pathlib import Path
 
+# Tests fork processes, which fails once CUDA is up in this one: no test may see a GPU.
+os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
 import pytest
 import torch
 

@@ -82,14 +82,21 @@ def format_table(rows: Sequence[dict]) -> str:
     """Return the rows of a task as a table; the first model is the reference of ``relative``."""
     task = rows[0]
     shape = 'x'.join(map(str, task['shape']))
+    cuda = rows[0]['host_seconds'] is not None
     cells = [['model', 's', 'min', 'max', 'peak MiB', 'saved MiB', 'GMAC', 'of peak', 'relative']]
+    if cuda:
+        cells[0].append('host s')
     for row in rows:
         cells.append(
             [row['model']]
-            + [f'{row[key]:.3f}' for key in ('seconds', 'seconds_min', 'seconds_max')]
+            + [
+                f'{row[key]:.{4 if cuda else 3}f}'
+                for key in ('seconds', 'seconds_min', 'seconds_max')
+            ]
             + [f'{row[key] / 2**20:.0f}' for key in ('peak_bytes', 'saved_bytes')]
             + [f'{row["macs"] / 1e9:.1f}', f'{row["fraction_of_peak"]:.2f}']
             + [f'{row["seconds"] / rows[0]["seconds"]:.2f}']
+            + ([f'{row["host_seconds"]:.4f}'] if cuda else [])
         )
     peak = f'peak {task["gemm_flops"] / 1e9:.0f} GFLOP/s'
     return AsciiTable(cells, f' {task["mode"]} {shape} {task["dtype"]}, {peak} ').table

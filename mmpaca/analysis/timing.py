@@ -24,6 +24,8 @@ from .model import input_channels
 from .zoo import build_backbone
 
 _GEMM_SIZES = (1024, 2048)
+_CUDA_GEMM_SIZES = (2048, 4096, 8192)
+CUDA_STEPS = 20  # timed together: one step after a pause would find the clocks low
 _PAUSE = 0.3  # seconds; the threads of a process that has just finished still spin for a while
 
 
@@ -34,7 +36,7 @@ class Task:
     Attributes:
         mode: ``'forward'`` for inference, ``'train'`` for forward and backward in training mode.
         shape: batch, height and width of the input.
-        dtype: ``'float32'``, or ``'bfloat16'`` by autocast.
+        dtype: ``'float32'``, or ``'bfloat16'`` or ``'float16'`` by autocast.
     """
 
     mode: str
@@ -45,7 +47,7 @@ class Task:
         """Return the autocast context of the precision."""
         if self.dtype == 'float32':
             return nullcontext()
-        return torch.autocast(torch.device(device).type, torch.bfloat16)
+        return torch.autocast(torch.device(device).type, getattr(torch, self.dtype))
 
 
 def peak_memory(device: str, run: Callable[[], object]) -> int:
@@ -75,7 +77,7 @@ def _resident(field: str) -> int:
 
 
 def run_backbone(model: nn.Module, task: Task, x: Tensor) -> None:
-    """Run one inference, or one forward and backward pass, until the device has finished.
+    """Run one inference, or one forward and backward pass; CUDA may still be busy afterwards.
 
     Args:
         model: backbone on the device of ``x``.
@@ -91,19 +93,46 @@ def run_backbone(model: nn.Module, task: Task, x: Tensor) -> None:
             loss = sum(out.float().mean() for out in model(x))
         loss.backward()
         model.zero_grad()
-    if device == 'cuda':
-        torch.cuda.synchronize(x.device)
+
+
+def time_steps(step: Callable[[], object], device: str) -> tuple[float, float]:
+    """Time a step.
+
+    Args:
+        step: function that runs one step.
+        device: on CUDA the mean of :data:`CUDA_STEPS` steps in a row between two events, on CPUs one.
+
+    Returns:
+        Seconds of the device, and seconds until Python is free again; the larger one limits a
+        training. On CPUs both are the same.
+    """
+    step()  # other models used the caches, or the GPU was idle, since its last turn
+    if torch.device(device).type != 'cuda':
+        start = time.perf_counter()
+        step()
+        seconds = time.perf_counter() - start
+        return seconds, seconds
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start = time.perf_counter()
+        first.record()
+        for _ in range(CUDA_STEPS):
+            step()
+        last.record()
+        host = time.perf_counter() - start
+        last.synchronize()
+        return first.elapsed_time(last) / 1000 / CUDA_STEPS, host / CUDA_STEPS
 
 
 def gemm_flops(task: Task, device: str) -> float:
-    """Return the FLOP/s of the faster of two square matrix products."""
+    """Return the FLOP/s of the fastest of several square matrix products."""
     rates = []
-    for size in _GEMM_SIZES:
+    cuda = torch.device(device).type == 'cuda'
+    for size in _CUDA_GEMM_SIZES if cuda else _GEMM_SIZES:
         a = torch.rand(size, size, device=device, dtype=getattr(torch, task.dtype))
-        a @ a
-        start = time.perf_counter()
-        (a @ a).sum().item()
-        rates.append(2 * size**3 / (time.perf_counter() - start))
+        seconds, _ = time_steps(lambda: a @ a, device)  # noqa: B023
+        rates.append(2 * size**3 / seconds)
     return max(rates)
 
 
@@ -114,20 +143,23 @@ class _Backbone:
         self.device = device
         self.model = build_backbone(backbone).to(device)
         self.call = self.model
-        if compiled:  # torch.compile returns a module for a module
-            self.call = cast(nn.Module, torch.compile(self.model, fullgraph=True))
+        self.compiled_for: Task | None = None
+        self.compiled = compiled
 
     def _input(self, task: Task) -> Tensor:
         batch, height, width = task.shape
+        if self.compiled and task != self.compiled_for:
+            # Anew for each task: torch.compile recompiles a function a few times only.
+            torch.compiler.reset()
+            # torch.compile returns a module for a module
+            self.call = cast(nn.Module, torch.compile(self.model, fullgraph=True, dynamic=False))
+            self.compiled_for = task
         self.model.train(task.mode == 'train')
         return torch.rand(batch, input_channels(self.model), height, width, device=self.device)
 
-    def time(self, task: Task) -> float:
+    def time(self, task: Task) -> tuple[float, float]:
         x = self._input(task)
-        run_backbone(self.call, task, x)  # other models used the caches since its last turn
-        start = time.perf_counter()
-        run_backbone(self.call, task, x)
-        return time.perf_counter() - start
+        return time_steps(lambda: run_backbone(self.call, task, x), self.device)
 
     def peak(self, task: Task) -> int:
         x = self._input(task)
@@ -184,7 +216,7 @@ class Worker:
     def __init__(
         self, name: str, backbone: dict | None, device: str, threads: int, compiled: bool = False
     ) -> None:
-        self.name = name
+        self.name, self.device = name, device
         context = multiprocessing.get_context('forkserver')
         context.set_forkserver_preload([__name__])  # what takes seconds to import, once for all
         self._connection, other = context.Pipe()
@@ -202,7 +234,7 @@ class Worker:
         """Measure in the other process.
 
         Args:
-            method: ``'time'`` (seconds), ``'peak'`` (bytes) or ``'cost'`` (the fields of
+            method: ``'time'`` (see :func:`time_steps`; FLOP/s for the machine's peak), ``'peak'`` (bytes) or ``'cost'`` (the fields of
                 :class:`mmpaca.analysis.Cost` except ``macs_by_module``).
             task: mode, shape and precision.
 
@@ -240,11 +272,11 @@ def measure(
         warmup: untimed repeats before them.
 
     Returns:
-        A row per model: seconds (median, minimum, maximum), peak memory and bytes saved for the
-        backward pass, multiply-accumulates, and the fraction of the machine's peak that the model
+        A row per model: seconds (median, minimum, maximum), seconds of the host (None on CPUs), peak
+        memory and bytes saved for the backward pass, multiply-accumulates, and the fraction of the machine's peak that the model
         reaches at the median time (a backward pass counts as two forward passes).
     """
-    times: dict[str, list[float]] = {worker.name: [] for worker in (*workers, peak)}
+    times: dict[str, list] = {worker.name: [] for worker in (*workers, peak)}
     for i in range(warmup + repeats):
         for worker in (peak, *workers):
             time.sleep(_PAUSE)
@@ -252,9 +284,10 @@ def measure(
             if i >= warmup:
                 times[worker.name].append(answer)
     flops = statistics.median(times[peak.name])
+    cuda = torch.device(peak.device).type == 'cuda'
     rows = []
     for worker in workers:
-        seconds = times[worker.name]
+        seconds, host = zip(*times[worker.name], strict=True)
         cost = worker.ask('cost', task)
         operations = 2 * cost['macs'] * (3 if task.mode == 'train' else 1)
         median = statistics.median(seconds)
@@ -265,6 +298,7 @@ def measure(
                 seconds=median,
                 seconds_min=min(seconds),
                 seconds_max=max(seconds),
+                host_seconds=statistics.median(host) if cuda else None,
                 peak_bytes=worker.ask('peak', task),
                 **cost,
                 gemm_flops=flops,

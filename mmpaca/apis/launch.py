@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -59,9 +59,16 @@ _MINIMA = {
     'randomness.seed': 0,
 }
 
+# Of cuBLAS (its handle needs a workspace, too), cuDNN 8 and 9, and CUDA.
+_NO_MEMORY = (
+    'CUBLAS_STATUS_ALLOC_FAILED',
+    'CUDNN_STATUS_ALLOC_FAILED',
+    'ALLOCATION_FAILED',
+    'CUDA error: out of memory',
+)
 OUT_OF_MEMORY = (
     'out of GPU memory: lower train_dataloader.batch_size or the image size of the pipeline, set '
-    'model.backbone.with_cp=True (recomputes activations), or train with --amp'
+    'model.backbone.recompute=True, or with_cp=True (recomputes more), or train with --amp'
 )
 
 
@@ -294,18 +301,29 @@ def readable_errors() -> Iterator[None]:
     prefix = error_prefix()
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        sys.exit(f'{prefix}{OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')
     except SegFileError as error:  # from a dataloader's worker with a traceback before it
         sys.exit(f'{prefix}{str(error).rstrip().rpartition("SegFileError: ")[2]}')
     except ResumeError as error:
         sys.exit(f'{prefix}{error}')
     except Exception as error:
+        if is_out_of_memory(error):
+            sys.exit(f'{prefix}{OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')
         if isinstance(error, FileNotFoundError | FileExistsError) or (
             isinstance(error, OSError) and error.filename is not None
         ):
             sys.exit(f'{prefix}{error}')
-        if os.environ.get('LOCAL_RANK', '0') != '0':
-            sys.exit(f'{prefix}{type(error).__name__}: {error}')
-        sys.excepthook(type(error), error, error.__traceback__)
-        sys.exit(1)
+        _end_with_traceback(error, prefix)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether too little GPU memory is the cause; cuBLAS and cuDNN have errors of their own."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(status in str(error) for status in _NO_MEMORY)
+
+
+def _end_with_traceback(error: Exception, prefix: str) -> NoReturn:
+    if os.environ.get('LOCAL_RANK', '0') != '0':
+        sys.exit(f'{prefix}{type(error).__name__}: {error}')
+    sys.excepthook(type(error), error, error.__traceback__)
+    sys.exit(1)

@@ -11,7 +11,7 @@ from . import options
 HELP = 'time backbones side by side'
 EXAMPLE = 'mmpaca benchmark paca-t swin-t --shapes 1x800x1344 --modes forward'
 SHAPES = ('8x224x224', '1x640x640', '1x800x1344')
-DTYPES = ('float32', 'bfloat16')
+DTYPES = ('float32', 'bfloat16', 'float16')
 MODES = ('forward', 'train')
 
 
@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--dtypes',
         nargs='+',
         choices=DTYPES,
-        default=DTYPES,
-        help='precisions, bfloat16 by autocast (default: both)',
+        metavar='DTYPE',
+        default=DTYPES[:2],
+        help='float32, bfloat16, float16; half ones by autocast (default: float32 bfloat16)',
     )
     parser.add_argument(
         '--modes',

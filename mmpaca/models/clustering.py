@@ -58,7 +58,9 @@ def cluster_logits(x: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
         Logits, (B, M, H, W), contiguous.
     """
     dtype = working_dtype(x)
-    weight = layer.weight.to(dtype).flatten(1).expand(x.shape[0], -1, -1)  # (B, M, C)
+    # (M, C) or (M, C, 1, 1) -> (M, C), by way of channels-last, see match_gradient_strides
+    weight = layer.weight.to(dtype).movedim(1, -1).flatten(1)
+    weight = weight.expand(x.shape[0], -1, -1)  # (B, M, C)
     patches = x.to(dtype).flatten(1, 2).transpose(1, 2)  # (B, H, W, C) -> (B, C, N), a view
     if layer.bias is None:
         logits = torch.bmm(weight, patches)

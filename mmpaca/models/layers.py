@@ -49,6 +49,22 @@ def init_module(module: nn.Module) -> None:
         zeros_(bias)
 
 
+def match_gradient_strides(module: nn.Module) -> None:
+    """Give depthwise and 1x1 convolutions weights of the strides that their gradients will have.
+
+    Gradients of convolutions on channels-last maps are channels-last. For these weights both layouts
+    are the same memory, but DistributedDataParallel compares strides, warns and copies. Use with
+    ``nn.Module.apply``.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return
+    weight = module.weight.data  # (C, C' / groups, H, W)
+    channels, height, width = weight.shape[1:]
+    if channels == 1 or height * width == 1:
+        strides = (channels * height * width, 1, channels * width, channels)
+        module.weight = nn.Parameter(weight.as_strided(weight.shape, strides))
+
+
 class Stem(nn.Module):
     """Patch embedding: 3x3 convolutions and a LayerNorm.
 

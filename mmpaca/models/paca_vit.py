@@ -25,7 +25,15 @@ from .attention import PatchToClusterAttention
 from .clustering import CLUSTERINGS
 from .fast_paths import DEFAULT, FastPaths
 from .fitting import fit_state_dict
-from .layers import NORM_EPS, ConvMLP, Stem, Transition, init_module, parameter
+from .layers import (
+    NORM_EPS,
+    ConvMLP,
+    Stem,
+    Transition,
+    init_module,
+    match_gradient_strides,
+    parameter,
+)
 from .teacher import ClusteringTeacher
 
 
@@ -296,6 +304,7 @@ class PaCaViT(BaseModule):
                 )
             )
         self.apply(init_module)
+        self.apply(match_gradient_strides)
         self._freeze_stages()
         if compile:
             # In place, so that names of parameters do not change.

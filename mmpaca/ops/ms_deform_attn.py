@@ -37,13 +37,11 @@ def ms_deform_attn_forward(
         (N, queries, heads * channels), in the dtype of ``value``.
     """
     dtype = working_dtype(value)
-    output = None
-    for level in _levels(
-        value.to(dtype), value_spatial_shapes, sampling_locations, attention_weights
-    ):
-        part = _attend_level(*level)
-        output = part if output is None else output.add_(part)
-    assert output is not None  # there is a level
+    levels = _levels(value.to(dtype), value_spatial_shapes, sampling_locations, attention_weights)
+    parts = (_attend_level(*level) for level in levels)
+    output = next(parts)
+    for part in parts:
+        output += part
     return _merge_heads(output, value).to(value.dtype)
 
 

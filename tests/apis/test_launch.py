@@ -26,6 +26,7 @@ CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
 @pytest.mark.parametrize(
     ('error', 'rank', 'says'),
     [
+        (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`'), '0', 'out of GPU memory: lower train_dataloader.batch_size'),
         (torch.OutOfMemoryError('CUDA out of memory. Tried to\nmore'), '0', 'out of GPU memory: lower train_dataloader.batch_size'),
         (FileNotFoundError('file "x.py" does not exist'), '0', 'error: rank 0: file "x.py" does not exist'),
         (FileExistsError(17, 'File exists', 'run'), '0', "error: rank 0: [Errno 17] File exists: 'run'"),

@@ -163,6 +163,17 @@ def test_attention_on_cuda_prefers_flash_to_cudnn(monkeypatch):
     assert flash < efficient < cudnn
 
 
+@pytest.mark.parametrize('fast_paths', [True, False])
+def test_gradients_have_the_strides_of_their_parameters(fast_paths):
+    """DistributedDataParallel warns where they differ."""
+    model = PaCaViT(dict(SMALL, teacher_depths=(1, 1)), out_indices=(0, 1), fast_paths=fast_paths)
+    stagewise = PaCaViT(SMALL, num_clusters=5, out_indices=(0, 1), fast_paths=fast_paths)
+    for each in (model, copy.deepcopy(stagewise)):
+        sum(out.sum() for out in each(torch.rand(2, 3, 40, 56))).backward()
+        strides = {n: (p.stride(), p.grad.stride()) for n, p in each.named_parameters()}
+        assert {name: pair for name, pair in strides.items() if pair[0] != pair[1]} == {}
+
+
 def test_compiles_the_backbone_alone():
     torch._dynamo.reset()
     compiled, plain = (small(compile=value).eval() for value in (dict(backend='eager'), False))

@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--mode', choices=MODES, default='forward', help='train: forward and backward'
     )
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='bfloat16 by autocast')
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='half ones by autocast')
     add_timing_arguments(parser, repeats=3, warmup=1, out='work_dirs/scaling.json')
     return parser.parse_args()
 
