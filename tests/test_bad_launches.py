@@ -15,7 +15,7 @@ CONFIG = ROOT / 'configs/demo/mask-rcnn_paca-demo_shapes.py'
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(arch='tinny'), r"arch='tinny' is unknown, choose one of \('tiny'"),
+        (dict(arch='tinny'), r"arch='tinny' is unknown, choose one of \('nano'"),
         (dict(out_indices=(0, 4)), r'out_indices=\(0, 4\) must name stages of 0..3'),
         (dict(num_clusters=-1), r'num_clusters=-1 must be 4 numbers >= 0'),
         (dict(num_clusters=(1, 2)), r'num_clusters=\(1, 2\) must be 4 numbers'),

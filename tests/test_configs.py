@@ -236,6 +236,7 @@ def test_recipes_of_their_own_are_mmdets(name):
             type='mmpaca.TolerantCocoDataset', max_bad_share=0.05
         )
         theirs.train_dataloader.dataset.pipeline[0].type = 'mmpaca.LoadVerifiedImageFromFile'
+    theirs.optim_wrapper.constructor = 'MergedOptimWrapperConstructor'
     for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr'):
         assert plain(ours[key]) == plain(theirs[key])
     for key in ('train_dataloader', 'val_dataloader', 'val_evaluator'):

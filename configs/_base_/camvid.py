@@ -1,5 +1,5 @@
 # All that the models in configs/segmentation/camvid share.
-_base_ = ['./datasets/camvid.py', './schedules/camvid_adamw.py', './seg_runtime.py']
+_base_ = ['./datasets/camvid_240x320.py', './schedules/camvid_adamw.py', './seg_runtime.py']
 
 default_hooks = _base_.mmpaca_default_hooks
 camvid_data_preprocessor = dict(

@@ -186,7 +186,7 @@ def test_invalid_values_are_wrong_usage(capsys, arguments):
         (dict(fix='.'), '--fix . is a folder: give a file'),
         (dict(ann='nowhere.json'), 'annotation file not found: nowhere.json'),
         (dict(img_dir='nowhere'), 'image folder not found: nowhere'),
-        (dict(ann=__file__), f'{__file__} is not a JSON file'),
+        (dict(ann=__file__), f'{__file__}: not a JSON file'),
     ],
 )
 def test_check_data_refuses_before_the_work(shapes, capsys, change, says):

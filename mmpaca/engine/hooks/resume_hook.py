@@ -10,7 +10,7 @@ from mmpaca.checkpoint.schema import ResumeError
 from mmpaca.engine.elastic import accumulate, micro_batches, restore_rng
 from mmpaca.engine.resumable_dataloader import ContinuedIterator, continued_dataloader
 from mmpaca.engine.rng import get_rng_state, set_rng_state
-from mmpaca.engine.run_state import batches_done, describe_optimizers, sampler_of
+from mmpaca.engine.run_state import batches_done, describe_optimizers, epoch_start, sampler_of
 from mmpaca.registry import HOOKS
 
 
@@ -149,7 +149,7 @@ class ExactResumeHook(Hook):
         if state is not None:
             skip = runner.iter if infinite else batches_done(state, runner.epoch, runner.iter)
             if not infinite:
-                self._epoch_start = dict(epoch=runner.epoch, iter=runner.iter - skip)
+                self._epoch_start = dict(epoch_start(state, runner.epoch))
         if 'train_dataloader' not in runner.cfg or not hasattr(
             sampler_of(loop.dataloader), 'dataset'
         ):
