@@ -2,8 +2,7 @@
 
 PyTorch keeps feature maps channels-last, and convolutions read them without a copy. ONNX has
 channels-first convolutions only: around each depthwise convolution a runtime would transpose maps of
-4C channels. With linear layers as 1x1 convolutions only maps of C channels are transposed: in
-onnxruntime the MLP of PaCa-T takes 12 (stage 3) to 22 % (stage 1) less time.
+4C channels. With linear layers as 1x1 convolutions only maps of C channels are transposed.
 """
 
 import torch
