@@ -158,9 +158,14 @@ def open_session(path: Path, device: str, threads: int) -> Any:
     options.log_severity_level = 4
     options.add_session_config_entry('session.load_model_format', 'ONNX')
     try:
-        return onnxruntime.InferenceSession(content, options, providers=providers)
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors share no class
         raise ModelError(f'{path}: ONNX Runtime cannot load it: {shorten(error)}') from None
+    if session.get_providers()[0] != providers[0]:  # it falls back to the CPU without a word
+        raise ModelError(
+            f'device {device!r} does not work: libraries of {providers[0]} are missing'
+        )
+    return session
 
 
 def shorten(error: Exception) -> str:
