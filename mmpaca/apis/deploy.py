@@ -162,6 +162,10 @@ def export(
     """
     if options.precision == 'int8' and not options.calibration:
         raise ValueError('--precision int8 needs --calibration IMAGES: some training images')
+    if options.precision == 'int8' and not str(data).endswith('.json'):
+        raise ValueError(
+            '--precision int8 needs --verify ANN.json: only AP tells if 8 bits are enough'
+        )
     size = fixed_size(read_pipeline(find_test_dataset(config).pipeline))
     if size and not options.resize and data is not None:
         raise ValueError(

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--precision',
         choices=('fp32', 'fp16', 'int8'),
         default='fp32',
-        help='fp16 halves the file and computes in fp32; int8 needs --calibration',
+        help='fp16 halves the file and computes in fp32; int8 needs --calibration and --verify',
     )
     verify = parser.add_argument(
         '--verify',

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from detectors import CLASSES, CONV, build, detector_config, pictures, save
+from PIL import Image
 
 from mmpaca.__main__ import main
 from mmpaca.apis import deploy
@@ -152,8 +153,15 @@ def test_a_wrong_file_is_not_written(mask_rcnn, exported, tmp_path, monkeypatch,
         (['a.onnx', '--shape', '8'], '--shape and --device are for --backbone'),
         (['a.onnx', '--opset', '2'], '--opset 2 is invalid, give 7 to'),
         (['a.onnx', '--precision', 'int8'], '--precision int8 needs --calibration IMAGES'),
+        (
+            ['a.onnx', '--precision', 'int8', '--calibration', 'IMAGE'],
+            '--precision int8 needs --verify ANN.json',
+        ),
     ],
 )
-def test_options(mask_rcnn, capsys, arguments, says):
+def test_options(mask_rcnn, capsys, tmp_path, arguments, says):
+    if 'IMAGE' in arguments:
+        Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+        arguments = [*arguments[:-1], str(tmp_path / 'a.png')]
     assert main(['export', *map(str, mask_rcnn), *arguments]) == 1
     assert capsys.readouterr().err.startswith(f'error: {says}')
