@@ -29,7 +29,7 @@ class PreemptionHook(Hook):
     All ranks finish the current iteration, agree that any of them got a signal, and save
     ``preempted_iter_N.pth``, which ``--resume`` continues from. The next regular checkpoint
     replaces it. Nothing is saved if a complete checkpoint of this iteration exists. An interrupted
-    validation is repeated by :class:`mmpaca.ExactResumeHook`. A second SIGINT ends the process at
+    validation is repeated by :class:`~mmpaca.engine.ExactResumeHook`. A second SIGINT ends the process at
     once.
 
     The process exits with status 128 + signal: 143 for SIGTERM, 138 for SIGUSR1, 130 for SIGINT.
@@ -37,7 +37,7 @@ class PreemptionHook(Hook):
     Metrics are computed without interruption, unless the validated weights are already saved:
     save and validate at the same interval if that takes longer than the scheduler's grace period.
 
-    Needs :class:`mmpaca.AtomicCheckpointHook`. Handlers are installed during training only, and
+    Needs :class:`~mmpaca.engine.AtomicCheckpointHook`. Handlers are installed during training only, and
     only if the Runner runs in the main thread.
 
     Args:

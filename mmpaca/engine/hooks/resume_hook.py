@@ -34,7 +34,7 @@ class ExactResumeHook(Hook):
 
     Args:
         elastic: Resume with any number of processes that divides the global batch
-            (:mod:`mmpaca.engine.elastic`); the run is then not the same bit for bit.
+            (``mmpaca.engine.elastic``); the run is then not the same bit for bit.
         enabled: Set False to switch the hook off.
     """
 
