@@ -345,11 +345,6 @@ def speed(check: Check, name: str, mode: str, dtype: torch.dtype, **changes: Any
     figures['peak_gib'] = peak_memory(device, call) / 2**30
     figures['kernels'] = _kernels(call, check.device)
     figures['gemm_tflops'] = gemm_flops(task, device) / 1e12
-    bandwidth = check.parts.get('copy bandwidth', {}).get('figures')
-    if bandwidth:
-        # A lower bound of the traffic: what is allocated at the peak, once written and once read.
-        moved = 2 * figures['peak_gib'] * 2**30
-        figures['share_of_copy_bandwidth'] = moved / seconds / (bandwidth['gb_per_s'] * 1e9)
     return figures
 
 
