@@ -50,6 +50,15 @@ def test_the_config_decides_whose_tool_runs(config):
     assert codebase_of([str(CONFIG)]) == codebase_of([str(config), '--tta']) == 'mmseg'
 
 
+def test_one_name_in_two_folders_is_two_configs(monkeypatch, tmp_path):
+    for scope in ('mmdet', 'mmseg'):
+        folder = tmp_path / scope
+        folder.mkdir()
+        (folder / 'same.py').write_text(f"default_scope = '{scope}'")
+        monkeypatch.chdir(folder)
+        assert codebase_of(['same.py']) == scope
+
+
 @pytest.mark.parametrize(
     ('arguments', 'says'),
     [

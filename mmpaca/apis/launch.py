@@ -144,7 +144,7 @@ def codebase_of(argv: Sequence[str]) -> str:
 
 def _config_of(argv: Sequence[str]) -> Config:
     """Read the first config file of a command line, with its ``--cfg-options``."""
-    config = copy.deepcopy(_read(_file_of(argv)))
+    config = copy.deepcopy(_read(_file_of(argv), os.getcwd()))
     config.merge_from_dict(_parse(argv).cfg_options)
     return config
 
@@ -160,7 +160,8 @@ def _work_dir(argv: Sequence[str]) -> str:
 
 
 @functools.cache  # one of mmdet's takes seconds
-def _read(file: str | None) -> Config:
+def _read(file: str | None, folder: str) -> Config:
+    """Read a config; ``folder``, where a relative path begins, tells the cache two apart."""
     return read_file(file, import_custom_modules=False) if file else Config()
 
 
@@ -246,7 +247,7 @@ def _has_masks(config: Config) -> bool:
 
 def _warn_of_unread_options(argv: Sequence[str]) -> None:
     read = inspect.signature(Runner.__init__).parameters
-    known = {*_read(_file_of(argv)), *read, *_RUNNER_KEYS}
+    known = {*_read(_file_of(argv), os.getcwd()), *read, *_RUNNER_KEYS}
     for name in sorted({option.partition('.')[0] for option in _parse(argv).cfg_options} - known):
         close = difflib.get_close_matches(name, known, n=1)
         hint = f'; is {close[0]} meant?' if close else ''
