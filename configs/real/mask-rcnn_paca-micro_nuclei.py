@@ -1,4 +1,5 @@
-# Nuclei in fluorescence microscopy from random weights in 40 minutes on two CPU cores. The data is
+# Nuclei in fluorescence microscopy from random weights in 40 minutes on two CPU cores: on val mask
+# AP 0.511, AP50 0.874, accuracy 0.769 at an IoU and a score of 0.5 (one run). The data is
 # stage 1 of the 2018 Data Science Bowl, https://bbbc.broadinstitute.org/BBBC038 (CC0), its masks in
 # COCO's format: data/nuclei/{annotations/train.json,annotations/val.json,train,val}.
 _base_ = '../_base_/own_data/mask-rcnn.py'
@@ -8,11 +9,11 @@ classes = ('nucleus',)
 
 # The smaller nuclei have 12 pixels, 24 after scaling.
 zoom = 2.0
-crop = 320  # images are up to 1388 pixels wide
+size = 320  # of a training crop after scaling; images are up to 1388 pixels wide
 flips = ['horizontal', 'vertical', 'diagonal']  # no up and down under a microscope
 batch_size = 4
-max_iters = 1200
-val_interval = 600
+max_iters = 1000
+val_interval = 500
 
 _head = dict(num_classes=len(classes))
 model = dict(
@@ -32,12 +33,15 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='RandomChoice',
+        # Cropped first: enlarging 375 masks of a whole image takes longer than a training step.
         transforms=[
-            [dict(type='Resize', scale_factor=zoom * factor, keep_ratio=True)]
-            for factor in (0.75, 0.87, 1.0, 1.15, 1.33)
+            [
+                dict(type='RandomCrop', crop_size=(side, side), allow_negative_crop=False),
+                dict(type='Resize', scale=(size, size), keep_ratio=True),
+            ]
+            for side in (120, 140, 160, 184, 212)  # 160 is enlarged as in testing
         ],
     ),
-    dict(type='RandomCrop', crop_size=(crop, crop), allow_negative_crop=False),
     dict(type='RandomFlip', prob=[0.25] * 3, direction=flips),
     dict(type='Brightness', prob=0.5, min_mag=0.8, max_mag=1.2),
     dict(type='Contrast', prob=0.5, min_mag=0.8, max_mag=1.2),
