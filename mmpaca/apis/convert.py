@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from mmpaca.checkpoint import convert_official, load_from_local, weights_of
+from mmpaca.checkpoint.loading import with_official_preprocessing
 from mmpaca.checkpoint.safetensors import SUFFIX, save_safetensors
 from mmpaca.checkpoint.saving import write_atomically
 
@@ -41,6 +42,8 @@ def convert(
     weights = weights_of(checkpoint)
     converted = weights if task is None else convert_official(weights, task)
     meta = checkpoint.get('meta', {})
+    if task is not None:
+        meta = with_official_preprocessing(meta)
     if dst.suffix == SUFFIX:
         save_safetensors(converted, meta if isinstance(meta, Mapping) else {}, dst)
     else:

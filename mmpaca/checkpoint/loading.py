@@ -31,10 +31,11 @@ from mmengine.runner.checkpoint import (
 )
 from torch import Tensor
 
-from mmpaca.models.official import convert_official, find_prefix
+from mmpaca.models.official import PREPROCESSING, convert_official, find_prefix
 
 from .archive import DamagedError, storage_sizes
 from .config_text import CodeInConfigError, check_configs
+from .preprocessing import META_KEY
 from .safetensors import SUFFIX, load_safetensors
 from .standins import RefusedObjectsError
 from .unpickling import pickle_module
@@ -246,7 +247,10 @@ def weights_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
 
 
 def to_openmmlab(checkpoint: Any) -> Any:
-    """Rename the authors' weights to OpenMMLab's names; return other checkpoints as they are."""
+    """Rename the authors' weights to OpenMMLab's names; return other checkpoints as they are.
+
+    ``meta`` then says which images the weights expect, :mod:`mmpaca.checkpoint.preprocessing`.
+    """
     if not isinstance(checkpoint, Mapping):
         return checkpoint
     weights = weights_of(checkpoint)
@@ -259,7 +263,16 @@ def to_openmmlab(checkpoint: Any) -> Any:
     task = 'classifier' if is_classifier else 'detector'
     rest = {} if weights is checkpoint else checkpoint
     rest = {key: value for key, value in rest.items() if key not in _WEIGHT_KEYS}
-    return {**rest, 'state_dict': convert_official(weights, task)}
+    return {
+        **rest,
+        'meta': with_official_preprocessing(rest.get('meta')),
+        'state_dict': convert_official(weights, task),
+    }
+
+
+def with_official_preprocessing(meta: Any) -> dict:
+    """Return the ``meta`` of one of the authors' files with the images that its weights expect."""
+    return {**(meta if isinstance(meta, Mapping) else {}), META_KEY: PREPROCESSING}
 
 
 def register_loaders(trust: bool = False) -> None:

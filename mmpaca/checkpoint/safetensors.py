@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .preprocessing import META_KEY
 from .saving import write_atomically
 
 SUFFIX = '.safetensors'
-# Metadata that testing and inferencers read.
-_META = ('cfg', 'dataset_meta', 'epoch', 'iter')
+# Metadata that testing, fine-tuning and inferencers read.
+_META = ('cfg', 'dataset_meta', 'epoch', 'iter', META_KEY)
 
 
 def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -50,7 +51,8 @@ def save_safetensors(
 
     Args:
         weights: ``{name: tensor}``.
-        meta: metadata of a checkpoint; ``cfg``, ``dataset_meta``, ``epoch`` and ``iter`` are kept.
+        meta: metadata of a checkpoint; ``cfg``, ``dataset_meta``, ``epoch``, ``iter`` and
+            ``data_preprocessor`` are kept.
         filename: path to write.
 
     Raises:

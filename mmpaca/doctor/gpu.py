@@ -25,6 +25,8 @@ from mmpaca.analysis.zoo import PEERS, build_backbone
 from mmpaca.models import PaCaViT
 from mmpaca.models.clustering import assign, cluster_logits, pool
 
+from .golden import check_golden
+from .gpu_attention import attention_order
 from .gpu_training import SMALL, check_processes, check_resume, train_detector
 from .live import check_backbone, check_nms, check_roi_align, precisions
 
@@ -92,9 +94,10 @@ def run_checks(device: str, quick: bool = False, seconds: float = 600.0) -> dict
         ('NMS', partial(check_nms, target)),
         ('RoIAlign', partial(check_roi_align, target)),
         *((f'backbone {_name(d)}', partial(check_backbone, target, d)) for d in dtypes),
+        ('golden parity', partial(check_golden, target)),
         *((f'operators {_name(d)}', partial(operators, target, d)) for d in dtypes),
         *((f'pooling {_name(d)}', partial(pooling, target, d, quick)) for d in half),
-        ('attention order', partial(attention_order, target)),
+        ('attention order', partial(attention_order, target, dtypes, quick)),
         ('new image sizes', partial(first_calls, target, half[0], 3 if quick else 30)),
         ('depthwise layouts', partial(depthwise, target, half[-1], quick)),
         ('copy bandwidth', partial(copy_bandwidth, target, quick)),
@@ -250,34 +253,6 @@ def pooling(device: torch.device, dtype: torch.dtype, quick: bool) -> dict:
         figures[f'ms_{_name(kind)}'] = steps(partial(torch.matmul, *operands), str(device))[0] * 1e3
     if not figures['error'] <= 1e-3:
         raise FailedError(f'clusters are off: {figures}')
-    return figures
-
-
-def _stages(quick: bool = False) -> list[tuple[int, int, int, int]]:
-    """Heads, patches, keys and channels per head of PaCa-T's stages at 800 x 1344."""
-    patches = (672, 168, 42, 12) if quick else (67200, 16800, 4200, 1050)
-    keys = (100, 100, 100, patches[3])
-    return list(zip((2, 4, 8, 16), patches, keys, (48, 48, 40, 24), strict=True))
-
-
-def attention_order(device: torch.device) -> dict:
-    """PyTorch's order of attention backends, and time of each backend per stage."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    figures: dict[str, Any] = dict(order=str(torch._C._get_sdp_priority_order()))
-    if device.type != 'cuda':
-        return figures
-    for stage, (heads, patches, keys, channels) in enumerate(_stages()):
-        q = torch.rand(2, heads, patches, channels, device=device, dtype=torch.float16)
-        k = torch.rand(2, heads, keys, channels, device=device, dtype=torch.float16)
-        for name in ('FLASH_ATTENTION', 'EFFICIENT_ATTENTION', 'CUDNN_ATTENTION'):
-            label = f'stage {stage} {name.lower()} ms'
-            try:
-                with sdpa_kernel(getattr(SDPBackend, name)):
-                    call = partial(torch.nn.functional.scaled_dot_product_attention, q, k, k)
-                    figures[label] = steps(call, str(device))[0] * 1e3
-            except RuntimeError as error:
-                figures[label] = f'not available: {str(error).splitlines()[0]}'
     return figures
 
 

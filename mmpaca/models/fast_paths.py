@@ -58,6 +58,11 @@ class FastPaths:
             return self.enabled and device.type == 'cpu'
         return bool(self.recompute)
 
+    def describe(self, device: torch.device) -> str:
+        """Say what ``recompute`` means on a device."""
+        done = 'are recomputed' if self.recomputes(device) else 'are saved'
+        return f'recompute={self.recompute!r}: hidden maps {done} for the backward pass'
+
     def call(self, function: Callable[..., Tensor], *args: Any, random: bool = False) -> Tensor:
         """Call a function; if recomputing, save only its arguments for the backward pass.
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 TASKS = ('backbone', 'classifier', 'detector')
+# What all official weights were trained with: RGB with ImageNet's mean and standard deviation.
+PREPROCESSING = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 # Official name -> name in PaCaViT. Official stages count from 1, PaCaViT's from 0: {i} is the first
 # number minus one, {0} the number itself (the transition after official stage 1 is in stages.1).
 # fmt: off

@@ -3,10 +3,9 @@
 Feature maps are (B, H, W, C) between the modules; :mod:`mmpaca.models.archs` has the variants.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath, LayerScale
 from mmengine.logging import print_log
@@ -123,9 +122,9 @@ class PaCaStage(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         self.downsample = None if in_channels is None else Transition(in_channels, embed_dims)
-        self.pos_embed = (
-            parameter(1, embed_dims, pos_embed_size, pos_embed_size) if pos_embed_size else None
-        )
+        self.pos_embed = None
+        if pos_embed_size:
+            self.pos_embed = parameter(1, embed_dims, pos_embed_size, pos_embed_size)
         self.blocks = nn.ModuleList(PaCaBlock(embed_dims, **block) for block in blocks)
         self.norm = nn.LayerNorm(embed_dims, eps=NORM_EPS)
 
@@ -150,9 +149,8 @@ class PaCaStage(nn.Module):
         if self.downsample is not None:
             x = self.downsample(x)
         if self.pos_embed is not None:
-            pos_embed = F.interpolate(
-                self.pos_embed, size=x.shape[1:3], mode='bilinear', align_corners=True
-            )
+            size = x.shape[1:3]
+            pos_embed = F.interpolate(self.pos_embed, size, mode='bilinear', align_corners=True)
             x = x + pos_embed.permute(0, 2, 3, 1)  # (1, C, H, W) -> (1, H, W, C)
         for block in self.blocks:
             if self.with_cp and x.requires_grad:
@@ -274,26 +272,32 @@ class PaCaViT(BaseModule):
 
         last = max(sum(self.depths) - 1, 1)
         drop_path_rates = (drop_path_rate * k / last for k in range(last + 1))
+        common = dict(
+            drop_rate=drop_rate,
+            layer_scale_init_value=layer_scale_init_value,
+            post_norm=post_norm,
+            sub_norm=sub_norm,
+            fast=self.fast,
+        )
         self.stages = nn.ModuleList()
-        for i in range(stages):
-            blocks = _block_arguments(
-                self.depths[i],
-                intervals[i],
-                clustering if self.teacher is None else None,
-                drop_path_rates,
-                attention=dict(
-                    num_heads=arch['num_heads'][i],
-                    num_clusters=self.num_clusters[i],
-                    cluster_pos_embed=cluster_pos_embed,
-                    attn_drop_rate=attn_drop_rate,
-                ),
-                mlp_ratio=arch['mlp_ratios'][i],
-                drop_rate=drop_rate,
-                layer_scale_init_value=layer_scale_init_value,
-                post_norm=post_norm,
-                sub_norm=sub_norm,
-                fast=self.fast,
-            )
+        for i, depth in enumerate(self.depths):
+            # The first block computes an assignment; with interval 0 it is the only one.
+            step = intervals[i] or depth
+            blocks = [
+                dict(
+                    common,
+                    mlp_ratio=arch['mlp_ratios'][i],
+                    attention=dict(
+                        num_heads=arch['num_heads'][i],
+                        num_clusters=self.num_clusters[i],
+                        clustering=None if teacher_depths or j % step else clustering,
+                        cluster_pos_embed=cluster_pos_embed,
+                        attn_drop_rate=attn_drop_rate,
+                    ),
+                    drop_path_rate=next(drop_path_rates),
+                )
+                for j in range(depth)
+            ]
             self.stages.append(
                 PaCaStage(
                     self.embed_dims[i - 1] if i else None,
@@ -321,7 +325,8 @@ class PaCaViT(BaseModule):
             H_0 = ceil(H / stem_stride) and H_i = ceil(H_{i-1} / 2).
         """
         if self.training and not (self._logged or is_compiling()):
-            self._log_recompute(x.device)
+            self._logged = True
+            print_log(f'PaCaViT on {x.device.type}, {self.fast.describe(x.device)}', 'current')
         x = self.stem(x)
         maps = assignments = [None] * len(self.stages)
         if self.teacher is not None:
@@ -369,16 +374,6 @@ class PaCaViT(BaseModule):
             return first + self.depths[int(stage)] - 1, num_layers
         return first, num_layers
 
-    def _log_recompute(self, device: torch.device) -> None:
-        """Log once what ``recompute`` means on this device."""
-        self._logged = True
-        done = 'are recomputed' if self.fast.recomputes(device) else 'are saved'
-        print_log(
-            f'PaCaViT on {device.type}, recompute={self.fast.recompute!r}: hidden maps {done} for '
-            'the backward pass',
-            'current',
-        )
-
     def _freeze_stages(self) -> None:
         """Freeze the stem, and the stages and the teacher's stages up to ``frozen_stages``."""
         if self.frozen_stages < 0:
@@ -396,24 +391,3 @@ class PaCaViT(BaseModule):
         """
         fit_state_dict(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _block_arguments(
-    depth: int,
-    interval: int,
-    clustering: str | None,
-    drop_path_rates: Iterator[float],
-    attention: dict,
-    **common: Any,
-) -> list[dict]:
-    """Arguments of each block of a stage; ``attention`` and ``common`` are shared by all."""
-    # The first block always computes an assignment; with interval 0 it is the only one.
-    step = interval or depth
-    return [
-        dict(
-            attention=dict(attention, clustering=None if j % step else clustering),
-            drop_path_rate=next(drop_path_rates),
-            **common,
-        )
-        for j in range(depth)
-    ]

@@ -18,6 +18,15 @@ def test_quick_check_on_the_cpu(monkeypatch, tmp_path):
     parts = json.loads((tmp_path / 'gpu_check.json').read_text())
     assert {part['status'] for part in parts.values()} == {'ok'}
     assert parts['pooling bfloat16']['figures']['error'] < 1e-3
+    golden = parts['golden parity']['figures']
+    assert golden['float64'] < 1e-5 and golden['float32'] < 2e-3
+    attention = parts['attention order']['figures']
+    assert attention['order'].startswith('FLASH_ATTENTION')
+    # A CPU has these two, for every stage and type.
+    assert len(attention) == 1 + 4 * 2
+    for name in ('stage 0 float32', 'stage 3 bfloat16'):
+        assert attention[name].keys() == {'taken', 'FLASH_ATTENTION ms', 'MATH ms', 'mmpaca ms'}
+        assert attention[name]['taken'] == 'FLASH_ATTENTION'
     assert max(parts['operators float32']['figures'].values()) < 1e-4
     assert parts['kill and resume']['figures']['equal_tensors'] > 50
     assert parts['gloo']['figures']['error'] < 1e-3

@@ -1,19 +1,16 @@
 """The authors' numbers from the authors' weights."""
 
-import numpy as np
+import gzip
+import json
+
 import pytest
 import torch
 from official import GOLDEN, PARAMS, SHAPES, VARIANTS, official_weights
 
 from mmpaca.checkpoint import convert_official
+from mmpaca.doctor import golden as packaged
+from mmpaca.doctor.golden import TOLERANCE, golden_noise
 from mmpaca.models import PaCaViT
-
-# What float32 rounding may do to a sharp assignment, and what a wrong model may not.
-TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3}
-
-
-def noise(seed: int, *shape: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE)
@@ -38,13 +35,13 @@ def test_golden(variant, dtype):
         assert overall.sub(torch.tensor(expected['mean_std_absmax'])).abs().max() < tolerance
 
     for size, shape in dict(even=(1, 3, 64, 96), odd=(1, 3, 75, 101)).items():
-        outs = model(noise(7, *shape).to(dtype))
+        outs = model(golden_noise(7, *shape).to(dtype))
         for i, out in enumerate(outs):
             check(f'{size}_stage{i + 1}', out)
         logits = outs[-1].mean((2, 3)) @ official['head.weight'].T + official['head.bias']
         check(f'{size}_logits', logits)
 
-    image = noise(11, 1, 3, 64, 64).to(dtype).requires_grad_()
+    image = golden_noise(11, 1, 3, 64, 64).to(dtype).requires_grad_()
     ramps = ((o, torch.linspace(-1, 1, o.numel(), dtype=dtype).view(o.shape)) for o in model(image))
     loss = sum((out * ramp).sum() for out, ramp in ramps) / 1000
     loss.backward()
@@ -65,3 +62,12 @@ def test_every_published_variant_has_its_parameters_and_names(variant):
     assert {k: v.shape for k, v in converted.items()} == {
         k: v.shape for k, v in model.state_dict().items()
     }
+
+
+def test_the_packaged_numbers_are_these():
+    """``mmpaca doctor --gpu`` brings those of one variant along."""
+    numbers = json.loads(gzip.decompress(packaged._FILE.read_bytes()))
+    assert numbers.pop('shapes') == SHAPES['tiny_conv']
+    assert len(numbers) == 5
+    for name, values in numbers.items():
+        assert values == {key: GOLDEN['tiny_conv'][name][key] for key in ('index', 'value')}

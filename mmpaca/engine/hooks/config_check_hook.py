@@ -9,9 +9,13 @@ from mmengine import fileio
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim.scheduler.param_scheduler import LinearParamScheduler
-from mmengine.runner import Runner, TestLoop, ValLoop
+from mmengine.runner import CheckpointLoader, Runner, TestLoop, ValLoop
 from torch import nn
 
+from mmpaca.checkpoint.preprocessing import (
+    preprocessing_of_checkpoint,
+    preprocessing_of_config,
+)
 from mmpaca.datasets.coco_categories import check_category_order
 from mmpaca.datasets.coco_faults import read_annotations
 from mmpaca.datasets.seg_maps import SegFileError
@@ -29,6 +33,10 @@ class ConfigCheckHook(Hook):
     mmdet compares the annotations of a COCO metric with the dataset only after the first
     validation, and then fails with ``Results do not correspond to current coco set`` or ``list
     index out of range``. This hook checks before the first iteration.
+
+    Pretrained weights are compared with ``data_preprocessor``: one that normalises images otherwise
+    than in their training, or swaps their channels, costs accuracy and raises no error. The
+    authors' weights, and checkpoints that mmengine wrote, say what they expect.
 
     Args:
         enabled: Set False to switch the hook off.
@@ -52,8 +60,13 @@ class ConfigCheckHook(Hook):
         _check_decode_heads(model)
         _adapt_class_weights(runner, model)
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Warn if the checkpoint was trained on images that ``data_preprocessor`` does not give."""
+        if self.enabled:
+            _check_preprocessing(runner, checkpoint, 'the checkpoint')
+
     def before_train(self, runner: Runner) -> None:
-        """Check the number of classes, the evaluator of the validation and the warm-up.
+        """Check number of classes, evaluator of the validation, warm-up and pretrained backbones.
 
         Raises:
             AssertionError: A head's ``num_classes`` differs from the dataset's classes.
@@ -69,6 +82,7 @@ class ConfigCheckHook(Hook):
         if runner.val_loop is not None:
             _check_evaluator(runner.val_loop, 'val')
         _check_warmup(runner)
+        _check_pretrained(runner)
 
     def before_test(self, runner: Runner) -> None:
         """Check classes and evaluator of the test; raises as :meth:`before_train`."""
@@ -266,3 +280,29 @@ def _check_warmup(runner: Runner) -> None:
                 f'{total} {unit}. Use about 10 %: set end={max(2, round(0.1 * total))} of '
                 f'{type(scheduler).__name__} in param_scheduler, or train longer.'
             )
+
+
+def _check_pretrained(runner: Runner) -> None:
+    """Read the files of ``init_cfg`` once more: mmengine passes on their weights alone."""
+    for module in unwrapped(runner.model).modules():
+        if not isinstance(module, PaCaViT) or runner._has_loaded or not is_main_process():
+            continue
+        given = module.init_cfg or []
+        for cfg in given if isinstance(given, list) else [given]:
+            if cfg['type'] == 'Pretrained':
+                file = cfg['checkpoint']
+                checkpoint = CheckpointLoader.load_checkpoint(file, 'cpu', logger='silent')
+                _check_preprocessing(runner, checkpoint, f'init_cfg of the backbone, {file},')
+
+
+def _check_preprocessing(runner: Runner, checkpoint: dict, source: str) -> None:
+    expected, given = preprocessing_of_checkpoint(checkpoint), preprocessing_of_config(runner.cfg)
+    if expected is None or given is None or given.matches(expected):
+        return
+    key = 'to_rgb' if runner.cfg.get('default_scope') == 'mmpretrain' else 'bgr_to_rgb'
+    order = '' if expected.rgb is None else f', {key}={expected.rgb}'
+    runner.logger.warning(
+        f'The weights of {source} were trained on images with {expected}, but data_preprocessor '
+        f'gives {given}: set data_preprocessor=dict(mean={list(expected.mean)}, '
+        f'std={list(expected.std)}{order})'
+    )

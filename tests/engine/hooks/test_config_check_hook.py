@@ -3,18 +3,24 @@
 import contextlib
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
+import mmdet
 import pytest
 import torch
 from mmdet.datasets import CocoDataset
+from mmengine.config import Config
 from mmengine.dataset import RepeatDataset
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
+from mmpaca.apis.configs import find_config
+from mmpaca.checkpoint import load_from_local
 from mmpaca.datasets import CLASSES
 from mmpaca.engine import ConfigCheckHook
 from mmpaca.engine.hooks import config_check_hook
+from mmpaca.models import PaCaViT
 
 
 @pytest.mark.parametrize(
@@ -78,6 +84,7 @@ def test_a_long_warmup_is_named(scheduler, length, message):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1)
     runner = SimpleNamespace(
         cfg={},
+        model=nn.Module(),
         val_loop=None,
         max_iters=length,
         max_epochs=length,
@@ -122,3 +129,79 @@ def test_mmdets_dataset_with_categories_in_another_order(shapes, tmp_path):
         runner = SimpleNamespace(cfg=dict(default_scope='mmdet'), train_dataloader=loader)
         with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
             config_check_hook._check_train_categories(runner)
+
+
+def config_of(name: str) -> Config:
+    stock = Path(mmdet.__file__).parent / '.mim/configs' / name
+    return Config.fromfile(stock if stock.is_file() else find_config(name))
+
+
+@pytest.fixture(scope='module')
+def official(tmp_path_factory) -> Path:
+    """A file with the authors' names, of which the first tells them."""
+    path = tmp_path_factory.mktemp('official') / 'official.pth'
+    torch.save({'stage1.0.attn.q.weight': torch.ones(8, 8), 'head.bias': torch.ones(2)}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('config', 'given'),
+    [
+        ('mask-rcnn_paca-s_1x_coco', None),
+        ('rtmdet-ins_l_paca-s_8xb32-300e_coco', None),
+        ('mask-rcnn_paca-demo_shapes', None),
+        ('faster_rcnn/faster-rcnn_r50-caffe_fpn_1x_coco.py', 'BGR, mean [103.53, 116.28, 123.675], std [1.0, 1.0, 1.0]'),
+        ('rtmdet/rtmdet_l_8xb32-300e_coco.py', 'BGR, mean [103.53, 116.28, 123.675], std [57.375, 57.12, 58.395]'),
+        ('yolox/yolox_s_8xb8-300e_coco.py', 'BGR, mean [0.0], std [1.0]'),
+        ('soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py', 'BGR, mean [103.53, 116.28, 123.675], std [1.0, 1.0, 1.0]'),
+        ('paca-t_cifar100_224', None),  # its dataset gives RGB
+    ],
+)  # fmt: skip
+def test_pretrained_weights_and_the_preprocessing(config, given, official):
+    """Stock detectors normalise as their own weights need it; the authors' need ImageNet's."""
+    arch = dict(embed_dims=(8,), num_heads=(1,), mlp_ratios=(1,), depths=(1,))
+    init_cfg = dict(type='Pretrained', checkpoint=str(official))
+    cfg = config_of(config)
+    cfg.pop('default_scope')  # no check but this one
+    runner = SimpleNamespace(
+        cfg=cfg, val_loop=None, param_schedulers=None, _has_loaded=False,
+        model=nn.ModuleDict(dict(backbone=PaCaViT(arch, out_indices=(0,), init_cfg=init_cfg))),
+        logger=SimpleNamespace(warning=(said := []).append),
+    )  # fmt: skip
+    ConfigCheckHook().before_train(runner)
+    ConfigCheckHook().after_load_checkpoint(runner, load_from_local(official))
+    runner._has_loaded = True  # other weights than init_cfg's
+    ConfigCheckHook().before_train(runner)
+    expected = 'RGB, mean [123.675, 116.28, 103.53], std [58.395, 57.12, 57.375]'
+    sources = (f'init_cfg of the backbone, {official},', 'the checkpoint') if given else ()
+    for line, source in zip(said, sources, strict=True):
+        assert line == (
+            f'The weights of {source} were trained on images with {expected}, but '
+            f'data_preprocessor gives {given}: set data_preprocessor=dict(mean=[123.675, 116.28, '
+            '103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)'
+        )
+
+
+def test_a_checkpoint_of_mmengine_says_its_preprocessing(official):
+    """In its config; ``after_load_checkpoint`` gets it for load_from, resuming and testing."""
+
+    def lines(config: Config, checkpoint: dict) -> list[str]:
+        logger = SimpleNamespace(warning=(said := []).append)
+        runner = SimpleNamespace(cfg=config, logger=logger)
+        ConfigCheckHook().after_load_checkpoint(runner, checkpoint)
+        ConfigCheckHook(enabled=False).after_load_checkpoint(runner, checkpoint)
+        return said
+
+    shapes, digits = config_of('mask-rcnn_paca-demo_shapes'), config_of('paca-demo_digits')
+    yolox = config_of('yolox/yolox_s_8xb8-300e_coco.py')
+    of_digits, of_yolox = (dict(meta=dict(cfg=c.pretty_text)) for c in (digits, yolox))
+    assert lines(shapes, of_digits) == lines(yolox, of_yolox) == []
+    (line,) = lines(digits, of_yolox)
+    assert line.endswith('set data_preprocessor=dict(mean=[0.0], std=[1.0], to_rgb=False)')
+    for meta in (
+        {},
+        dict(cfg='model = 3'),
+        dict(cfg='x ='),
+        dict(data_preprocessor=dict(mean=3, std=4)),
+    ):
+        assert lines(shapes, dict(meta=meta)) == []
