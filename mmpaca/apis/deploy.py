@@ -1,11 +1,13 @@
-"""Export a detector or classifier to one file that runs without PyTorch."""
+"""Export a detector, classifier or segmentor to one file that runs without PyTorch."""
 
 import copy
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -15,6 +17,7 @@ from mmpaca.deploy.half import halve_weights
 from mmpaca.deploy.metadata import describe_model, detection_cfg
 from mmpaca.deploy.onnx_file import join, to_onnx, trace
 from mmpaca.deploy.pipeline import Resize, Step, fixed_size, read_pipeline
+from mmpaca.deploy.postprocessing import write_label_map, write_mask_resizing
 
 from .inference import Predictor
 from .verification import Comparison, RunFile, check_generated, open_onnx, read_rgb, verify
@@ -102,10 +105,8 @@ def write_model(predictor: Predictor, config: Config, options: ExportOptions) ->
     task = predictor.task
     if 'masks' in outputs:
         task = 'instance'
-    cfg = detection_cfg(model)
-    image_masks = task == 'instance' and not hasattr(model, 'roi_head')
     steps = steps if options.resize else []
-    whole = join(network, steps, cfg.mask_thr_binary if image_masks else None)
+    whole = join(network, steps, _find_postprocessing(model, task))
     classes = predictor.classes or ()
     for key, value in describe_model(model, str(config.filename), classes, task, steps).items():
         whole.metadata_props.add(key=key, value=value)
@@ -122,6 +123,17 @@ def write_model(predictor: Predictor, config: Config, options: ExportOptions) ->
 
         content = quantize_onnx(content, read_rgb(options.calibration))
     return content
+
+
+def _find_postprocessing(model: Any, task: str) -> Callable | None:
+    """What comes after the network, a function of the versions of operators and file."""
+    if task == 'segmentation':
+        head = model.decode_head
+        threshold = getattr(head, 'threshold', None) or 0.5  # of a single class
+        return partial(write_label_map, classes=head.out_channels, threshold=threshold)
+    if task == 'instance' and not hasattr(model, 'roi_head'):
+        return partial(write_mask_resizing, threshold=model.test_cfg.mask_thr_binary)
+    return None
 
 
 def find_test_dataset(config: Config) -> Config:
@@ -148,7 +160,7 @@ def export(
     """Export a model, compare the file with PyTorch, and write it if it agrees.
 
     Args:
-        config: config of a detector of mmdet or a classifier of mmpretrain.
+        config: config of a detector of mmdet, a classifier of mmpretrain or a segmentor of mmseg.
         checkpoint: its weights; None for random ones.
         out: file to write, with the suffix of the format.
         options: format, precision and contents.
@@ -162,6 +174,11 @@ def export(
     """
     if options.precision == 'int8' and not options.calibration:
         raise ValueError('--precision int8 needs --calibration IMAGES: some training images')
+    detector = config.get('default_scope') == 'mmdet'
+    if options.precision == 'int8' and not detector:
+        raise ValueError('--precision int8 is for detectors, whose AP is compared; use fp16')
+    if not detector and str(data).endswith('.json'):
+        raise ValueError(f'--verify {data}: only detectors have AP; give a folder of images')
     if options.precision == 'int8' and not str(data).endswith('.json'):
         raise ValueError(
             '--precision int8 needs --verify ANN.json: only AP tells if 8 bits are enough'
