@@ -1,11 +1,13 @@
-"""Export a detector or classifier to one file that runs without PyTorch."""
+"""Export a detector, classifier or segmentor to one file that runs without PyTorch."""
 
 import copy
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -15,12 +17,14 @@ from mmpaca.deploy.half import halve_weights
 from mmpaca.deploy.metadata import describe_model, detection_cfg
 from mmpaca.deploy.onnx_file import join, to_onnx, trace
 from mmpaca.deploy.pipeline import Resize, Step, fixed_size, read_pipeline
+from mmpaca.deploy.postprocessing import write_label_map, write_mask_resizing
+from mmpaca.deploy.torch_file import open_program, write_program
 
 from .inference import Predictor
 from .verification import Comparison, RunFile, check_generated, open_onnx, read_rgb, verify
 
 #: Suffix of OUT for each format.
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml'}
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch': '.pt2'}
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class ExportOptions:
     """How a model is exported.
 
     Attributes:
-        format: ``'onnx'`` or ``'openvino'``.
+        format: ``'onnx'``, ``'openvino'`` or ``'torch'``.
         precision: ``'fp32'``, ``'fp16'`` (of the weights) or ``'int8'``.
         resize: resize and pad in the file, as the test pipeline does.
         score_thr: lowest score of a detection; None for that of the config.
@@ -51,7 +55,7 @@ def find_format(out: Path, chosen: str | None) -> str:
         ValueError: the suffix is none, or another format's.
     """
     by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
-    known = ' or '.join(f'{suffix} ({name})' for suffix, name in by_suffix.items())
+    known = ', '.join(f'{suffix} ({name})' for suffix, name in by_suffix.items())
     if out.suffix not in by_suffix:
         raise ValueError(f'OUT {out}: give a file that ends in {known}, or a folder and --backbone')
     if chosen not in (None, by_suffix[out.suffix]):
@@ -85,7 +89,7 @@ def open_model(config: Config, checkpoint: str | None, options: ExportOptions) -
 
 
 def write_model(predictor: Predictor, config: Config, options: ExportOptions) -> bytes:
-    """Return the content of an ONNX file.
+    """Return the content of an ONNX file, or of a .pt2 file for the format ``'torch'``.
 
     Raises:
         ImportError: a package is missing; the error names the command that installs it.
@@ -98,16 +102,15 @@ def write_model(predictor: Predictor, config: Config, options: ExportOptions) ->
     start = time.time()
     program = trace(graph, size)
     traced = time.time()
-    network = to_onnx(program, outputs, options.opset)
-    task = predictor.task
-    if 'masks' in outputs:
-        task = 'instance'
-    cfg = detection_cfg(model)
-    image_masks = task == 'instance' and not hasattr(model, 'roi_head')
     steps = steps if options.resize else []
-    whole = join(network, steps, cfg.mask_thr_binary if image_masks else None)
-    classes = predictor.classes or ()
-    for key, value in describe_model(model, str(config.filename), classes, task, steps).items():
+    task = 'instance' if 'masks' in outputs else predictor.task
+    metadata = describe_model(model, str(config.filename), predictor.classes or (), task, steps)
+    if options.format == 'torch':
+        print(f'traced in {traced - start:.0f} s')
+        return write_program(program, outputs, metadata)
+    network = to_onnx(program, outputs, options.opset)
+    whole = join(network, steps, find_postprocessing(model))
+    for key, value in metadata.items():
         whole.metadata_props.add(key=key, value=value)
     if options.precision == 'fp16':
         halve_weights(whole)
@@ -122,6 +125,17 @@ def write_model(predictor: Predictor, config: Config, options: ExportOptions) ->
 
         content = quantize_onnx(content, read_rgb(options.calibration))
     return content
+
+
+def find_postprocessing(model: Any) -> Callable | None:
+    """What comes after the network, a function of the versions of operators and file."""
+    if hasattr(model, 'decode_head'):
+        head = model.decode_head
+        threshold = getattr(head, 'threshold', None) or 0.5  # of a single class
+        return partial(write_label_map, classes=head.out_channels, threshold=threshold)
+    if hasattr(getattr(model, 'bbox_head', None), 'mask_head'):  # RTMDet-Ins
+        return partial(write_mask_resizing, threshold=model.test_cfg.mask_thr_binary)
+    return None
 
 
 def find_test_dataset(config: Config) -> Config:
@@ -148,7 +162,7 @@ def export(
     """Export a model, compare the file with PyTorch, and write it if it agrees.
 
     Args:
-        config: config of a detector of mmdet or a classifier of mmpretrain.
+        config: config of a detector of mmdet, a classifier of mmpretrain or a segmentor of mmseg.
         checkpoint: its weights; None for random ones.
         out: file to write, with the suffix of the format.
         options: format, precision and contents.
@@ -162,11 +176,19 @@ def export(
     """
     if options.precision == 'int8' and not options.calibration:
         raise ValueError('--precision int8 needs --calibration IMAGES: some training images')
+    detector = config.get('default_scope') == 'mmdet'
+    if options.precision == 'int8' and not detector:
+        raise ValueError('--precision int8 is for detectors, whose AP is compared; use fp16')
+    if not detector and str(data).endswith('.json'):
+        raise ValueError(f'--verify {data}: only detectors have AP; give a folder of images')
     if options.precision == 'int8' and not str(data).endswith('.json'):
         raise ValueError(
             '--precision int8 needs --verify ANN.json: only AP tells if 8 bits are enough'
         )
-    size = fixed_size(read_pipeline(find_test_dataset(config).pipeline))
+    if options.format == 'torch' and (options.precision != 'fp32' or options.opset):
+        raise ValueError('--format torch: the file has no --opset and --precision fp32 only')
+    steps = read_pipeline(find_test_dataset(config).pipeline)
+    size = fixed_size(steps)
     if size and not options.resize and data is not None:
         raise ValueError(
             f'--no-resize: the file takes images of {size[1]}x{size[0]} only; '
@@ -178,14 +200,18 @@ def export(
     def check(run: RunFile) -> None:
         comparison = Comparison(predictor, run, options.precision)
         fixed = bool(size) and not options.resize
-        steps = read_pipeline(find_test_dataset(config).pipeline)
         check_generated(comparison, size if size and fixed else usual_size(steps), fixed)
         if data is not None:
             verify(comparison, config, data)
         comparison.finish(out.name)
 
-    if options.format == 'onnx':
-        check(open_onnx(content))
+    if options.format != 'openvino':
+        torch_run = partial(
+            open_program,
+            steps=steps if options.resize else [],
+            write_after=find_postprocessing(predictor.model),
+        )
+        check(open_onnx(content) if options.format == 'onnx' else torch_run(content))
         write_atomically(out, content)
         print(f'wrote {out}, {len(content) / 1e6:.1f} MB')
         return

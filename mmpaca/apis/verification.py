@@ -76,6 +76,9 @@ class Comparison:
                 compare(a, b, self.tolerance, most, lowest, f'image of {size}')
                 for a, b in zip(expected, given, strict=True)
             ]
+        elif 'label_map' in outputs:
+            given = [*outputs['label_map']]
+            results = [self._pixels(a, b) for a, b in zip(expected, given, strict=True)]
         else:
             given = [*outputs['scores']]
             results = [self._classes(a, b) for a, b in zip(expected, given, strict=True)]
@@ -91,6 +94,10 @@ class Comparison:
         wrong = error > self.tolerance.score
         examples = [f'scores differ by {error:.1e}'] * wrong
         return Agreement(1, 1, int(wrong), score_error=error, examples=examples)
+
+    def _pixels(self, expected: Any, given: Any) -> Agreement:
+        wrong = int((expected != given).sum())
+        return Agreement(1, 1, mask_pixels=expected.size, mask_errors=wrong)
 
     def finish(self, name: str) -> None:
         """Print the table.
@@ -130,10 +137,16 @@ class Comparison:
 
 
 def predict(predictor: Predictor, images: np.ndarray) -> list[Any]:
-    """PyTorch's predictions of a batch (B, H, W, 3) RGB: Detections, or scores (C,)."""
+    """PyTorch's predictions of a batch (B, H, W, 3) RGB.
+
+    Returns:
+        For each image Detections, scores (C,) of a classifier, or labels (H, W) of a segmentor.
+    """
     samples = predictor.predict([np.ascontiguousarray(image[..., ::-1]) for image in images])
     if predictor.task == 'classification':
         return [sample.pred_score.cpu().numpy() for sample in samples]
+    if predictor.task == 'segmentation':
+        return [sample.pred_sem_seg.data[0].cpu().numpy() for sample in samples]
     found = [sample.pred_instances.cpu().numpy() for sample in samples]
     return [
         Detections(i.bboxes, i.scores, i.labels, np.asarray(i.masks) if 'masks' in i else None)

@@ -1,9 +1,10 @@
-"""Export a detector or classifier to one file that runs without PyTorch and mmpaca.
+"""Export a detector, classifier or segmentor to one file that runs without PyTorch and mmpaca.
 
 OUT.onnx is for ONNX Runtime and others, OUT.xml (with OUT.bin) for OpenVINO. The file takes images
 as they were read, `image` (batch, height, width, 3) uint8 RGB of any size, and gives `boxes` in their
-pixels, `scores`, `labels` and `masks`, or the `scores` of classes: resizing, padding, normalisation
-and NMS are inside. Class names, thresholds and normalisation are in the file's metadata.
+pixels, `scores`, `labels` and `masks`, or the `scores` of classes, or a `label_map`: resizing,
+padding, normalisation and NMS are inside. Class names, thresholds and normalisation are in the
+file's metadata. OUT.pt2 is for torch.export.load: the same without resizing, see the documentation.
 
 The file is run on generated images, and with --verify on yours, and compared with PyTorch: it is
 written only if the detections agree (IoU > 0.99, scores within 1e-3 for 99.9 % of them) and, where
@@ -18,7 +19,7 @@ import argparse
 
 from . import options
 
-HELP = 'export a model to one ONNX or OpenVINO file'
+HELP = 'export a model to one ONNX, OpenVINO or torch.export file'
 EXAMPLE = 'mmpaca export mask_rcnn_paca epoch_12.pth detector.onnx --verify val.json'
 
 
@@ -26,10 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the file and its contents."""
     options.add_config(parser)
     options.add_checkpoint(parser)
-    out = parser.add_argument('out', metavar='OUT', help='OUT.onnx or OUT.xml to write')
+    out = parser.add_argument('out', metavar='OUT', help='OUT.onnx, OUT.xml or OUT.pt2 to write')
     options.completed(out, options.FILE)
     parser.add_argument(
-        '--format', choices=('onnx', 'openvino'), help='format (default: by the suffix of OUT)'
+        '--format',
+        choices=('onnx', 'openvino', 'torch'),
+        help='check that OUT has the suffix of this format (default: by the suffix)',
     )
     parser.add_argument(
         '--precision',
@@ -118,6 +121,8 @@ def _export_model(args: argparse.Namespace, config: str, checkpoint: str) -> Non
             '--shape and --device are for --backbone: a whole model is traced on the CPU'
         )
     file_format = find_format(Path(args.out), args.format)
+    if args.server and file_format == 'torch':
+        raise ValueError(f'--server {args.server}: it reads OUT.onnx or OUT.xml, not {args.out}')
     out = check_out_file(args.out, 'OUT')
     export(
         read_config(config, args.cfg_options),

@@ -14,11 +14,13 @@ from .dense import DenseDetector
 from .dino import DINODetector
 from .layout import put_channels_first
 from .rtmdet_ins import RTMDetIns
+from .segmentor import Segmentor
 from .two_stage import TwoStageDetector, as_list
 
 COVERED = (
     'RetinaNet, ATSS, FCOS, RTMDet and other dense heads that predict as BaseDenseHead, RTMDet-Ins, '
-    'Faster, Mask, Cascade and Cascade Mask R-CNN, DINO, and classifiers with softmax'
+    'Faster, Mask, Cascade and Cascade Mask R-CNN, DINO, classifiers with softmax, and segmentors with '
+    'PaCaSegHead, UPerHead, PSPHead, FCNHead or SegformerHead'
 )
 _NMS = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
 
@@ -27,7 +29,7 @@ def build_graph(model: Any) -> nn.Module:
     """Build the inference of a model as a function of tensors.
 
     Args:
-        model: detector of mmdet or classifier of mmpretrain; it is not changed.
+        model: detector of mmdet, classifier of mmpretrain or segmentor of mmseg; it is not changed.
 
     Returns:
         Module with ``outputs``, the names of what ``forward(image, scale)`` returns.
@@ -61,6 +63,9 @@ def _graph_class(model: Any) -> type[nn.Module]:
     if hasattr(model, 'backbone') and hasattr(model, 'head'):
         _check_classifier(model)
         return Classifier
+    if hasattr(model, 'decode_head'):
+        _check_segmentor(model)
+        return Segmentor
     from mmdet.models import DINO, SingleStageDetector
     from mmdet.models import TwoStageDetector as TwoStage
 
@@ -86,7 +91,7 @@ def _not_covered(part: Any, name: str, why: str = '') -> ValueError:
 
 
 def _computes_as(part: Any, base: type, *methods: str) -> bool:
-    return all(getattr(type(part), name, None) is getattr(base, name) for name in methods)
+    return all(getattr(type(part), name, None) is getattr(base, name, None) for name in methods)
 
 
 def _check_nms(cfg: Mapping, name: str) -> None:
@@ -169,3 +174,32 @@ def _check_classifier(model: Any) -> None:
         model.head, ClsHead, 'predict', '_get_predictions'
     ):
         raise _not_covered(model.head, 'head')
+
+
+def _check_segmentor(model: Any) -> None:
+    from mmseg.models import EncoderDecoder
+    from mmseg.models.decode_heads import FCNHead, PSPHead, SegformerHead, UPerHead
+
+    from mmpaca.models import PaCaSegHead
+
+    methods = ('predict', 'inference', 'whole_inference', 'encode_decode', 'postprocess_result')
+    if not _computes_as(model, EncoderDecoder, *methods, 'extract_feat'):
+        raise _not_covered(model, 'the model')
+    head = model.decode_head
+    heads = (PaCaSegHead, UPerHead, PSPHead, FCNHead, SegformerHead)
+    methods = ('predict', 'predict_by_feat', 'forward', '_forward_feature', 'logits_and_clusters')
+    if not any(isinstance(head, kind) and _computes_as(head, kind, *methods) for kind in heads):
+        raise _not_covered(head, 'decode_head')
+    if head.align_corners:
+        raise _not_covered(head, 'decode_head', ' with align_corners=True')
+    mode = model.test_cfg.get('mode', 'whole')
+    if mode != 'whole':
+        raise ValueError(
+            f"model.test_cfg.mode={mode!r} is not exported, only 'whole' is: "
+            '--cfg-options model.test_cfg.mode=whole'
+        )
+    if (model.data_preprocessor.test_cfg or {}).get('size'):
+        raise ValueError(
+            'data_preprocessor.test_cfg.size is not exported, only size_divisor is: '
+            'pad in the test pipeline'
+        )

@@ -21,10 +21,10 @@ def describe_model(
     """Return the metadata of a file; every name gets the prefix ``mmpaca.``.
 
     Args:
-        model: detector or classifier.
+        model: detector, classifier or segmentor.
         config: path of its config.
         classes: names of the labels.
-        task: ``'detection'``, ``'instance'`` or ``'classification'``.
+        task: ``'detection'``, ``'instance'``, ``'classification'`` or ``'segmentation'``.
         steps: what the file does to an image before normalisation.
     """
     preprocessor = model.data_preprocessor
@@ -51,7 +51,7 @@ def describe_model(
 
 
 def detection_cfg(model: Any) -> Any:
-    """Return the test config that has ``score_thr`` and ``max_per_img``; None for classifiers."""
+    """Return the test config that has ``score_thr`` and ``max_per_img``; None for others."""
     if hasattr(model, 'roi_head'):
         return model.roi_head.test_cfg
     return getattr(model, 'test_cfg', None) if hasattr(model, 'bbox_head') else None

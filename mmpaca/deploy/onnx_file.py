@@ -1,6 +1,6 @@
 """Write a graph of tensors as an ONNX model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -12,7 +12,7 @@ from mmpaca.version import __version__
 
 from .ops import onnx_translations
 from .pipeline import Step
-from .preprocessing import write_mask_resizing, write_preprocessing
+from .preprocessing import write_preprocessing
 
 #: Gelu and LayerNormalization are single nodes from here on.
 OPSET = 20
@@ -81,14 +81,14 @@ def to_onnx(program: ExportedProgram, outputs: tuple[str, ...], opset: int | Non
     return network
 
 
-def join(network: Any, steps: Sequence[Step], mask_threshold: float | None = None) -> Any:
-    """Put the preprocessing before a network, and the resizing of masks after it.
+def join(network: Any, steps: Sequence[Step], write_after: Callable | None = None) -> Any:
+    """Put the preprocessing before a network, and what makes maps of the picture's size after it.
 
     Args:
         network: result of :func:`to_onnx`.
         steps: what happens to the image before the data preprocessor.
-        mask_threshold: probability above which a pixel belongs to a mask, if the network gives
-            masks as logits of its own input; None for other or no masks.
+        write_after: function of :mod:`mmpaca.deploy.postprocessing` of the versions of operators and
+            file; it takes the network's last output, and the result has its name.
 
     Returns:
         onnx.ModelProto with the input ``image`` (B, H, W, 3) uint8 RGB.
@@ -104,13 +104,14 @@ def join(network: Any, steps: Sequence[Step], mask_threshold: float | None = Non
     whole = compose.merge_models(
         before, network, io_map=[('pre/input', 'net/image'), ('pre/scale', 'net/scale')]
     )
-    if mask_threshold is not None:
-        after = compose.add_prefix(write_mask_resizing(mask_threshold, *versions), 'post/')
-        wires = [('net/masks', 'post/logits')]
-        wires += [(f'pre/{name}', f'post/{name}') for name in ('ratio', 'picture_size')]
-        whole = compose.merge_models(whole, after, io_map=wires)
-        names = {**names, 'post/masks': 'masks'}
-        del names['net/masks']
+    if write_after is not None:
+        after = compose.add_prefix(write_after(*versions), 'post/')
+        last = outputs[-1]
+        wires = {f'post/{name}': f'pre/{name}' for name in ('ratio', 'picture_size')}
+        wires['post/logits'] = f'net/{last}'
+        io_map = [(wires[value.name], value.name) for value in after.graph.input]
+        whole = compose.merge_models(whole, after, io_map=io_map)
+        names[f'post/{last}'] = names.pop(f'net/{last}')
     results = {value.name: value for value in whole.graph.output}
     wanted = {new: old for old, new in names.items()}
     del whole.graph.output[:]

@@ -1,4 +1,4 @@
-"""The parts of the file around the network: resizing of the image and of masks.
+"""The part of the file before the network: resizing of the image.
 
 Written as ONNX text and not traced: with the resized size as a symbol, torch.export simplifies nested
 roundings for minutes. Sizes are computed in float64 with mmcv's operations in mmcv's order, so that
@@ -6,7 +6,6 @@ they are equal to the last pixel. OpenCV's bilinear resizing is repeated in its 
 eighth of a grey level darker than exact interpolation, and scores would differ by more than 1e-3.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,45 +74,6 @@ def write_preprocessing(steps: Sequence[Step], opset: int, ir_version: int) -> A
         ' double[2] ratio, int64[2] picture_size)\n'
         '<int64[2] wh = {1, 0}>\n'
         f'{{\n{body}\n}}'
-    )
-
-
-def write_mask_resizing(threshold: float, opset: int, ir_version: int) -> Any:
-    """Write the model from logits in the network's input to masks (B, K, H, W) of the picture.
-
-    Source: ``RTMDetInsHead._bbox_mask_post_process``, which multiplies the height by the ratio of the
-    widths and vice versa.
-
-    Args:
-        threshold: probability that is above it belongs to the mask.
-        opset: ONNX operator set version.
-        ir_version: version of the file format.
-
-    Returns:
-        onnx.ModelProto with the inputs ``logits`` (B, K, h, w), ``ratio`` and ``picture_size``.
-    """
-    from onnx import parser
-
-    return parser.parse_model(
-        f'<ir_version: {ir_version}, opset_import: ["" : {opset}]>\n'
-        'mask_resizing (float[batch, K, input_height, input_width] logits, double[2] ratio, int64[2] picture_size)'
-        ' => (bool[batch, K, height, width] masks)\n'
-        '<int64[2] origin = {0, 0}, int64[2] axes = {2, 3}>\n'
-        f"""{{
-            front = Shape <start = 0, end = 2> (logits)
-            hw = Shape <start = 2> (logits)
-            whole = Cast <to = {_DOUBLE}> (hw)
-            exact = Mul (whole, ratio)
-            up = Ceil (exact)
-            full = Cast <to = {_INT64}> (up)
-            enough = Max (full, picture_size)
-            sizes = Concat <axis = 0> (front, enough)
-            smooth = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
-                (logits, , , sizes)
-            cut = Slice (smooth, origin, picture_size, axes)
-            limit = Constant <value_float = {math.log(threshold / (1 - threshold))}> ()
-            masks = Greater (cut, limit)
-        }}"""
     )
 
 

@@ -19,6 +19,9 @@ from mmpaca.compat import require
 _OUTSIDE = ('pre/', 'post/')
 #: Operators with weights; others take their inputs from these.
 _OPERATORS = ('Conv', 'ConvTranspose', 'MatMul', 'Gemm')
+#: ONNX Runtime has no kernel for ConvTranspose in integers: it would convert the weights at each call.
+#: Relu vanishes in the layer before it; else the map between them is quantized, and once more after.
+_QUANTIZED = ['Conv', 'MatMul', 'Gemm', 'Relu']
 #: How many inputs are features, where others are positions or choose some of the features.
 _FEATURE_INPUTS = dict(
     RoiAlign=1,
@@ -66,7 +69,7 @@ def quantize_onnx(content: bytes, images: Iterable[np.ndarray]) -> bytes:
             out,
             _Reader(images),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_OPERATORS),
+            op_types_to_quantize=_QUANTIZED,
             nodes_to_exclude=float_layers(model),
             per_channel=True,
             activation_type=QuantType.QUInt8,

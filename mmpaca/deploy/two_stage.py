@@ -14,6 +14,7 @@ from torchvision.ops import roi_align
 from .boxes import decode_deltas, image_limit, padded, select, take
 from .dense import candidates, drop_small
 from .images import Normalise
+from .mask_head import OwnClassMask
 from .ops import NO_CANDIDATE
 
 
@@ -74,6 +75,7 @@ class TwoStageDetector(nn.Module):
         self.outputs: tuple[str, ...] = ('boxes', 'scores', 'labels')
         if model.roi_head.with_mask:
             self.outputs += ('masks',)
+            self.mask_heads = nn.ModuleList(map(OwnClassMask, as_list(model.roi_head.mask_head)))
 
     def forward(self, image: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
         """Detect; see :meth:`mmpaca.deploy.dense.DenseDetector.forward`."""
@@ -141,19 +143,15 @@ class TwoStageDetector(nn.Module):
         roi_head = self.model.roi_head
         rois, place = as_rois(boxes, labels >= 0)
         labels = labels.flatten()[place]
-        heads = as_list(roi_head.mask_head)
+        extractors = as_list(roi_head.mask_roi_extractor)
         masks = []
-        for head, extractor in zip(heads, as_list(roi_head.mask_roi_extractor), strict=True):
+        for head, extractor in zip(self.mask_heads, extractors, strict=True):
             pooled, order = pool(extractor, feats[: extractor.num_inputs], rois)
-            logits = head(pooled)  # (R, C or 1, h, w)
-            if not head.class_agnostic:
-                size = logits.shape[2:]
-                own = labels[order][:, None, None, None].expand(-1, 1, *size)
-                logits = logits.gather(1, own)
+            logits = head(pooled, labels[order])  # (R, h, w)
             rows = boxes.shape[0] * boxes.shape[1]
-            empty = logits.new_zeros((rows, *logits.shape[2:]))
-            masks.append(empty.index_put((place[order],), logits[:, 0].sigmoid()))
-        return (sum(masks) / len(heads)).unflatten(0, boxes.shape[:2])
+            empty = logits.new_zeros((rows, *logits.shape[1:]))
+            masks.append(empty.index_put((place[order],), logits.sigmoid()))
+        return (sum(masks) / len(masks)).unflatten(0, boxes.shape[:2])
 
 
 def as_rois(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

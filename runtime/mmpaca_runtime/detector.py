@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from .images import to_array
-from .result import Result, paste_masks
+from .result import Result, from_label_map, paste_masks
 
 FORMAT = '1'  # version of inputs, outputs and metadata
 LARGEST = 2**31 - 1  # bytes of an ONNX file
@@ -20,6 +20,7 @@ OUTPUTS = {
     'detection': {'boxes', 'scores', 'labels'},
     'instance': {'boxes', 'scores', 'labels', 'masks'},
     'classification': {'scores'},
+    'segmentation': {'label_map'},
 }
 # Key of an entry that names another file with weights, however its length is encoded. mmpaca writes
 # none, and a path in a file from elsewhere may lead anywhere.
@@ -33,7 +34,7 @@ class ModelError(ValueError):
 
 
 class Detector:
-    """A detector, instance segmentor or classifier from an ONNX file.
+    """A detector, segmentor of instances or classes, or classifier from an ONNX file.
 
     Args:
         path: file that ``mmpaca export`` wrote.
@@ -41,7 +42,7 @@ class Detector:
         threads: number of CPU threads; 0 for ONNX Runtime's choice.
 
     Attributes:
-        task: ``'detection'``, ``'instance'`` or ``'classification'``.
+        task: ``'detection'``, ``'instance'``, ``'classification'`` or ``'segmentation'``.
         classes: class names.
         metadata: all metadata of the file, without the prefix ``mmpaca.``.
 
@@ -73,7 +74,8 @@ class Detector:
         Args:
             images: path, PIL image or (H, W, 3) uint8 RGB, or a list of these. Images of the same
                 size are computed together.
-            score_thr: drop lower scores. The file has a threshold of its own.
+            score_thr: drop lower scores. The file has a threshold of its own. Of a segmentor
+                nothing is dropped.
 
         Raises:
             ModelError: the model does not accept images of this size.
@@ -102,6 +104,8 @@ class Detector:
             raise ModelError(f'{self._path}: {text}') from None
 
     def _result(self, image: np.ndarray, found: dict[str, Any], score_thr: float) -> Result:
+        if self.task == 'segmentation':
+            return from_label_map(image, found['label_map'], self.classes)
         scores, boxes, masks = found['scores'], None, None
         if self.task == 'classification':
             keep = np.argsort(-scores, kind='stable')

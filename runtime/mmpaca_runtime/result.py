@@ -16,15 +16,16 @@ COLOURS = np.array(
 
 @dataclass
 class Result:
-    """Detections or classes of an image, best first.
+    """Detections or classes of an image, best first; of a segmentor the classes in it, largest first.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        boxes: (N, 4) left, top, right, bottom in pixels; None for a classifier.
-        scores: (N,).
+        boxes: (N, 4) left, top, right, bottom in pixels; None for a classifier or segmentor.
+        scores: (N,); of a segmentor the share of pixels of each class.
         labels: (N,) indices of ``classes``.
         masks: (N, H, W) bool, or None.
         classes: class names of the model.
+        label_map: (H, W), of a segmentor the label of each pixel, else None.
     """
 
     image: np.ndarray
@@ -33,6 +34,7 @@ class Result:
     labels: np.ndarray
     masks: np.ndarray | None
     classes: list[str]
+    label_map: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -46,9 +48,9 @@ class Result:
         return self.classes[label] if label < len(self.classes) else f'class {label}'
 
     def draw(self, score_thr: float = 0.0) -> Image.Image:
-        """Draw boxes, masks, names and scores; of a classifier the best five."""
+        """Draw boxes, masks, names and scores; of a classifier the best five, of a segmentor all."""
         picture = self.image.copy()
-        shown = np.flatnonzero(self.scores >= score_thr)
+        shown = np.flatnonzero((self.scores >= score_thr) | (self.label_map is not None))
         texts = {k: f'{self._name(self.labels[k])} {self.scores[k]:.2f}' for k in shown}
         colours = COLOURS[self.labels % len(COLOURS)]
         if self.masks is not None:
@@ -60,8 +62,11 @@ class Result:
         size = max(10, min(drawn.size) // 40)
         font = ImageFont.load_default(size)
         if self.boxes is None:
-            lines = '\n'.join([texts[k] for k in shown[:5]])
-            pen.text((4, 4), lines, 'white', font, stroke_width=1, stroke_fill='black')
+            shown = shown[:5] if self.label_map is None else shown
+            for line, k in enumerate(shown):
+                colour = 'white' if self.label_map is None else tuple(colours[k].tolist())
+                at = 4, 4 + line * (size + 4)
+                pen.text(at, texts[k], colour, font, stroke_width=1, stroke_fill='black')
             return drawn
         for k in shown[::-1]:
             left, top, right, bottom = self.boxes[k].tolist()
@@ -90,6 +95,15 @@ class Result:
         return found
 
 
+def from_label_map(image: np.ndarray, label_map: np.ndarray, classes: list[str]) -> Result:
+    """The classes of a label map (H, W), with their shares of the pixels."""
+    labels, counts = np.unique(label_map, return_counts=True)
+    order = np.argsort(-counts, kind='stable')
+    labels, counts = labels[order].astype(np.int64), counts[order]
+    masks = label_map == labels[:, None, None]
+    return Result(image, None, counts / label_map.size, labels, masks, classes, label_map)
+
+
 def paste_masks(
     masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float
 ) -> np.ndarray:
@@ -107,22 +121,42 @@ def paste_masks(
     Source: ``mmdet/models/roi_heads/mask_heads/fcn_mask_head.py``, ``_do_paste_mask``.
     """
     pasted = np.zeros((len(masks), height, width), bool)
-    for out, mask, (left, top, right, bottom) in zip(pasted, masks, boxes, strict=True):
-        columns, x_weights = _weights(left, right, mask.shape[1], width)
-        rows, y_weights = _weights(top, bottom, mask.shape[0], height)
-        out[rows, columns] = y_weights @ mask @ x_weights.T >= threshold
+    left, top, right, bottom = boxes.T
+    columns, x_weights = _weights(left, right, masks.shape[2], width)
+    rows, y_weights = _weights(top, bottom, masks.shape[1], height)
+    for k, ((x0, x1), (y0, y1)) in enumerate(zip(columns.tolist(), rows.tolist(), strict=True)):
+        full = y_weights[k, : y1 - y0] @ masks[k] @ x_weights[k, : x1 - x0].T
+        np.greater_equal(full, threshold, out=pasted[k, y0:y1, x0:x1])
     return pasted
 
 
-def _weights(low: float, high: float, cells: int, pixels: int) -> tuple[slice, np.ndarray]:
-    """Pixels near an interval, and the bilinear weights (P, cells) of the cells in each of them."""
-    first, last = np.clip((np.floor(low) - 1, np.ceil(high) + 1), 0, pixels).astype(int)
+def _weights(
+    low: np.ndarray, high: np.ndarray, cells: int, pixels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolation along one axis.
+
+    Args:
+        low, high: (N,) intervals.
+        cells: number of values in each.
+        pixels: size of the image.
+
+    Returns:
+        First and last + 1 of the pixels near each interval, (N, 2), and the bilinear weights of the
+        cells in these pixels, (N, L, cells) for the longest interval.
+    """
+    near = np.stack((np.floor(low) - 1, np.ceil(high) + 1), 1).clip(0, pixels).astype(int)
+    longest = (near[:, 1] - near[:, 0]).max(initial=0)
+    pixel = (near[:, :1] + np.arange(longest)).astype(np.float32) + 0.5
+    low, high = low[:, None], high[:, None]
     with np.errstate(divide='ignore', invalid='ignore'):  # boxes without area
-        at = (np.arange(first, last, dtype=np.float32) + 0.5 - low) / (high - low) * 2 - 1
+        at = (pixel - low) / (high - low) * 2 - 1
     at = np.where(np.isinf(at), 0, at)  # as mmdet
-    at = ((at + 1) * cells - 1) / 2
-    weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(cells, dtype=np.float32)))
-    return slice(first, last), np.nan_to_num(weights)
+    at = np.nan_to_num(((at + 1) * cells - 1) / 2, nan=-1).clip(-1, cells)[..., None]
+    first = np.floor(at).astype(int)
+    taps = np.concatenate((first, first + 1), 2)
+    weights = np.zeros((*at.shape[:2], cells + 3), np.float32)  # from cell -1 on
+    np.put_along_axis(weights, taps + 1, 1 - np.abs(at - taps.astype(np.float32)), 2)
+    return near, weights[..., 1:-2]
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:

@@ -6,13 +6,18 @@ import numpy as np
 import onnx
 import pytest
 from detectors import CLASSES, CONV, build, detector_config, pictures, save
+from mmengine.config import Config
 from PIL import Image
 
 from mmpaca.__main__ import main
 from mmpaca.apis import deploy
 from mmpaca.apis.inference import Predictor
-from mmpaca.apis.verification import detections, open_onnx, predict
+from mmpaca.apis.verification import Comparison, detections, open_onnx, predict
+from mmpaca.deploy import build_graph
 from mmpaca.deploy.half import halve_weights
+from mmpaca.deploy.metadata import describe_model
+from mmpaca.deploy.pipeline import fixed_size, read_pipeline
+from mmpaca.deploy.torch_file import complete
 
 
 @pytest.fixture(scope='module')
@@ -96,22 +101,31 @@ def test_another_size_and_batch(mask_rcnn, exported):
         assert (one.masks != other.masks).mean() < 1e-4
 
 
-def test_masks_of_the_image(tmp_path, capsys):
-    """RTMDet-Ins: a fixed size of the network's input, and masks that the file resizes."""
+def test_masks_of_the_image(tmp_path):
+    """RTMDet-Ins: a fixed size of the network's input, and masks that are resized after it."""
     cfg = detector_config('rtmdet_ins', CONV)
-    config, checkpoint = save(cfg, build(cfg), tmp_path)
-    out = tmp_path / 'model.onnx'
-    assert main(['export', str(config), str(checkpoint), str(out), '--score-thr', '0.1']) == 0
-    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith('generated'))
-    assert int(row.split()[1]) > 20 and row.split()[2] == '0' and row.endswith('0.00%')
-    about = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
-    assert (about['mmpaca.mask_type'], about['mmpaca.score_thr']) == ('image', '0.1')
-    assert (about['mmpaca.channels'], about['mmpaca.scale']) == ('BGR', '[128, 128]')
+    config = Config.fromfile(save(cfg, build(cfg), tmp_path)[0])
+    options = deploy.ExportOptions(score_thr=0.1)
+    predictor = deploy.open_model(config, str(tmp_path / 'model.pth'), options)
+    graph, steps = (
+        build_graph(predictor.model),
+        read_pipeline(config.test_dataloader.dataset.pipeline),
+    )
+    assert fixed_size(steps) == (128, 128)
+    run = complete(graph, graph.outputs, steps, deploy.find_postprocessing(predictor.model))
     images = pictures(2, 72, 200).permute(0, 2, 3, 1).numpy().astype(np.uint8)
-    outputs = open_onnx(out.read_bytes())(images)
+    outputs = run(images)
     assert outputs['masks'].shape == (2, 100, 72, 200) and outputs['masks'].dtype == bool
     kept = outputs['labels'] >= 0
     assert outputs['scores'][kept].min() > 0.1 and not outputs['masks'][~kept].any()
+    comparison = Comparison(predictor, run)
+    comparison.add('', images)
+    (found,) = comparison.rows.values()
+    assert found.detections > 20 and found.unmatched == 0
+    assert found.mask_pixels > 1000 and found.mask_errors <= found.mask_pixels / 10_000
+    about = describe_model(predictor.model, 'rtmdet.py', CLASSES, 'instance', steps)
+    assert (about['mmpaca.mask_type'], about['mmpaca.score_thr']) == ('image', '0.1')
+    assert (about['mmpaca.channels'], about['mmpaca.scale']) == ('BGR', '[128, 128]')
 
 
 def test_half_weights(mask_rcnn, exported):
@@ -148,8 +162,13 @@ def test_a_wrong_file_is_not_written(mask_rcnn, exported, tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ('arguments', 'says'),
     [
-        (['folder'], 'OUT folder: give a file that ends in .onnx (onnx) or .xml (openvino), or'),
+        (
+            ['folder'],
+            'OUT folder: give a file that ends in .onnx (onnx), .xml (openvino), .pt2 (torch), or',
+        ),
         (['a.onnx', '--format', 'openvino'], '--format openvino: OUT a.onnx must end in .xml'),
+        (['a.pt2', '--precision', 'fp16'], '--format torch: the file has no --opset and --pre'),
+        (['a.pt2', '--server', 'ovms'], '--server ovms: it reads OUT.onnx or OUT.xml, not a.pt2'),
         (['a.onnx', '--shape', '8'], '--shape and --device are for --backbone'),
         (['a.onnx', '--opset', '2'], '--opset 2 is invalid, give 7 to'),
         (['a.onnx', '--precision', 'int8'], '--precision int8 needs --calibration IMAGES'),

@@ -47,8 +47,9 @@ def make_model(outputs=OUTPUTS, **metadata) -> onnx.ModelProto:
         nodes.append(helper.make_node('Expand', [f'{name}_value', f'{name}_full'], [repeated]))
         dtype = helper.np_dtype_to_tensor_dtype(value.dtype)
         infos.append(helper.make_tensor_value_info(name, dtype, ['batch', *value.shape]))
-    nodes.append(helper.make_node('Reshape', ['factors', 'column'], ['by_image']))
-    nodes.append(helper.make_node('Mul', ['scores_all', 'by_image'], ['scores']))
+    if 'scores' in outputs:
+        nodes.append(helper.make_node('Reshape', ['factors', 'column'], ['by_image']))
+        nodes.append(helper.make_node('Mul', ['scores_all', 'by_image'], ['scores']))
     image = helper.make_tensor_value_info(
         'image', TensorProto.UINT8, ['batch', 'height', 'width', 3]
     )

@@ -126,6 +126,22 @@ def test_masks_of_the_image_and_classes(tmp_path):
     assert (np.asarray(found.draw()) != WHITE).any()
 
 
+def test_label_maps(tmp_path):
+    label_map = np.zeros((16, 24), np.uint8)
+    label_map[:4, :6], label_map[4:6] = 2, 1
+    path = tmp_path / 'segmentor.onnx'
+    write_model(path, dict(label_map=label_map), task='segmentation', classes='["a", "b", "c"]')
+    found = Detector(path, threads=1)(WHITE, score_thr=0.5)
+    np.testing.assert_array_equal(found.label_map, label_map)
+    assert found.names == ['a', 'b', 'c'] and found.boxes is None
+    np.testing.assert_allclose(found.scores, [312 / 384, 48 / 384, 24 / 384])
+    np.testing.assert_array_equal(found.masks[1], label_map == 1)
+    assert [entry['area'] for entry in found.to_coco(1)] == [312, 48, 24]
+    drawn = np.asarray(found.draw(score_thr=0.5))  # below the names, half in each class's colour
+    assert drawn[15, 23].tolist() == [127 + 230 // 2, 127 + 25 // 2, 127 + 75 // 2]
+    assert drawn[3, 0].tolist() == [127 + 0 // 2, 127 + 130 // 2, 127 + 200 // 2]
+
+
 def external(model: onnx.ModelProto) -> bytes:
     weight = model.graph.initializer[0]
     weight.ClearField('raw_data')
