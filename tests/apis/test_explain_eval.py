@@ -22,7 +22,7 @@ DEMO = 'configs/demo/mask-rcnn_paca-demo_shapes.py'
 
 
 def test_command_measures_and_continues(root, shapes, demo_weights, tmp_path, capsys):
-    assert METHODS == tuple(ALL)
+    assert tuple(ALL) == METHODS
     out = tmp_path / 'out.json'
     words = ['explain-eval', str(root / DEMO), str(demo_weights), '--out', str(out)]
     words += ['--data', str(shapes / 'annotations/val.json'), '--images', str(shapes / 'val')]
