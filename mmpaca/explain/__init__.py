@@ -1,10 +1,11 @@
-"""Explanations: record clusters, draw them, write an interactive page."""
+"""Explanations: record clusters, attribute detections, draw them, write an interactive page."""
 
 import importlib
 
+from .attribution import attribute
 from .recorder import BlockRecord, Recording, record
 
-__all__ = ['BlockRecord', 'Recording', 'page', 'record']
+__all__ = ['BlockRecord', 'Recording', 'attribute', 'page', 'record']
 
 
 def __getattr__(name: str) -> object:

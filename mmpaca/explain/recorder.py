@@ -141,7 +141,12 @@ def record(model: nn.Module, attention: str = 'all') -> Iterator[Recording]:
     """
     if attention not in ('all', 'last', 'none'):
         raise ValueError(f"attention={attention!r} is unknown, choose 'all', 'last' or 'none'")
-    backbone = _find_backbone(model)
+    backbone = find_backbone(model)
+    if not any(backbone.num_clusters):
+        raise ValueError(
+            f'num_clusters={backbone.num_clusters}: this PaCaViT has no clusters to record, every '
+            'stage attends to patches'
+        )
     recording = Recording(
         left_out=tuple(i for i, clusters in enumerate(backbone.num_clusters) if not clusters)
     )
@@ -156,7 +161,12 @@ def record(model: nn.Module, attention: str = 'all') -> Iterator[Recording]:
             handle.remove()
 
 
-def _find_backbone(model: nn.Module) -> PaCaViT:
+def find_backbone(model: nn.Module) -> PaCaViT:
+    """Find the PaCaViT inside a model.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
     found = {name: m for name, m in model.named_modules() if isinstance(m, PaCaViT)}
     if len(found) != 1:
         raise ValueError(
@@ -164,11 +174,6 @@ def _find_backbone(model: nn.Module) -> PaCaViT:
             'pass a module that contains exactly one'
         )
     (backbone,) = found.values()
-    if not any(backbone.num_clusters):
-        raise ValueError(
-            f'num_clusters={backbone.num_clusters}: this PaCaViT has no clusters to record, every '
-            'stage attends to patches'
-        )
     return backbone
 
 
