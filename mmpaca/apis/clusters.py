@@ -1,5 +1,6 @@
 """Pictures and a page of clusters for image files: the function behind ``mmpaca clusters``."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
 from mmpaca.datasets.images import check_images, find_images, read_image
+from mmpaca.explain.attribution import attribute
 from mmpaca.explain.html_page import Page
 from mmpaca.explain.recorder import Recording, record
 from mmpaca.explain.scene import Scene
@@ -21,6 +23,7 @@ from .inference import Predictor
 from .prediction import track
 
 _MAX_SIDE = 2048  # a detector makes 100 masks of the image's size
+_ATTRIBUTED = 25  # detections of an image, the surest; each takes a backward pass
 
 
 def page(
@@ -44,7 +47,8 @@ def page(
     to the regions of a segmentor's classes). Of a PaCaSegHead there is ``head.jpg``: its clusters
     are the classes. Many images get a page each, ``pages/NNN.html``, and ``index.html`` is a gallery
     that links to them.
-    Images with a side of more than 2048 pixels are scaled down to that first.
+    Images with a side of more than 2048 pixels are scaled down to that first. What decided is
+    computed for the 25 surest detections of an image.
 
     Args:
         images: image files, folders and globs.
@@ -125,10 +129,17 @@ class _Model:
     def explain(self, image: np.ndarray) -> tuple[BaseDataElement, Scene]:
         """Predict an image, (height, width, 3) uint8 BGR, and collect what is to be seen."""
         (sample,) = self.predictor.predict([image])
+        image = image[..., ::-1]  # BGR -> RGB
         classes = self.predictor.classes
         scene = Scene.from_sample(
-            image[..., ::-1], sample, self.recording, 0, classes, self.score_thr, self.all_blocks
+            image, sample, self.recording, 0, classes, self.score_thr, self.all_blocks
         )
+        # Afterwards: it computes the features anew, which the recording would have instead.
+        found = scene.detections[:_ATTRIBUTED]
+        try:
+            scene.attribution = attribute(self.predictor.model, image, found)
+        except ValueError as error:
+            warnings.warn(f'the page shows attention alone: {error}', stacklevel=2)
         return sample, scene
 
 

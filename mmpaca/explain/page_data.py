@@ -172,7 +172,7 @@ def _predicted(covered: Sequence[Tensor]) -> list[int]:
 
 
 def _decided(scene: Scene) -> dict | None:
-    """Reduce the maps of what decided each detection; None if they were not computed."""
+    """Reduce the maps of what decided detections; None if they were not computed."""
     if scene.attribution is None or not len(scene.attribution):
         return None
     height, width = scene.attribution.shape[1:]
@@ -184,7 +184,8 @@ def _decided(scene: Scene) -> dict | None:
             for one in scene.attribution
         ]
     )
-    return dict(rows=size[1], columns=size[0], maps=_quantise(torch.from_numpy(maps).flatten(1)))
+    packed = _quantise(torch.from_numpy(maps).flatten(1))
+    return dict(count=len(maps), rows=size[1], columns=size[0], maps=packed)
 
 
 def _detection_data(detection: Detection, shrink: float) -> dict:

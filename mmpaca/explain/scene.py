@@ -49,8 +49,8 @@ class Scene:
             because it averages all patches. Those of a segmentor are the regions of its classes.
         classes: class names; None numbers them.
         is_segmented: True for the prediction of a segmentor.
-        attribution: relevance of each pixel to each detection through the entire network,
-            (detections, height, width) >= 0; None if it was not computed.
+        attribution: relevance of each pixel to the first K detections through the entire network,
+            (K, height, width) >= 0; None if it was not computed.
     """
 
     image: np.ndarray

@@ -19,6 +19,11 @@ function placeLabel([width, height], [left, top, right, bottom], [boundsX, bound
   return null;
 }
 
+function coversMost(scene, i) {
+  const [left, top, right, bottom] = scene.detections[i].box;
+  return (right - left) * (bottom - top) > 0.4 * scene.width * scene.height;
+}
+
 // Put labels over a canvas of `scale` screen pixels per pixel of the image.
 function placeLabels(box, scene, scale, chosen, hovered, visible, choose) {
   const bounds = [scene.width * scale, scene.height * scale], placed = [];
@@ -41,6 +46,7 @@ function placeLabels(box, scene, scale, chosen, hovered, visible, choose) {
     const place = placeLabel(size, found.box.map(v => v * scale), bounds, placed);
     if (place) {
       placed.push(place);
+      if (i === chosen && !coversMost(scene, i)) placed.push(found.box.map(v => v * scale));  // its map stays visible
       Object.assign(label.style, {left: `${place[0]}px`, top: `${place[1]}px`});
     } else label.remove();
   }

@@ -2,7 +2,7 @@
 
 const WIDE = 832;  // screen pixels from which on the text is beside the image, as in the style
 const SIDE = 336;  // screen pixels of the text, at least
-const settings = {mode: 'objects', layer: '', head: -1, contrast: false, outlines: true, opacity: 0.85};
+const settings = {mode: 'objects', layer: '', head: -1, contrast: false, outlines: true, opacity: 0.75};
 const scripts = [...document.querySelectorAll('script.scene')];
 let viewers = [], current = 0, paper = 0;
 

@@ -71,8 +71,8 @@ function objectMaps(scene, block, head) {
   const key = block ? `${block.key}:${head}` : 'decided';
   if (!scene.cache.has(key)) {
     const grid = block || scene.decided, n = grid.rows * grid.columns;
-    const maps = scene.detections.map((_, i) => block ?
-      relevance(block, attentionOf(block, coverageOf(block, i), head)) : grid.maps.subarray(i * n, (i + 1) * n));
+    const maps = block ? scene.detections.map((_, i) => relevance(block, attentionOf(block, coverageOf(block, i), head))) :
+      Array.from({length: grid.count}, (_, i) => grid.maps.subarray(i * n, (i + 1) * n));
     const mean = new Float32Array(n);
     for (const map of maps) map.forEach((v, k) => { mean[k] += v / maps.length; });
     scene.cache.set(key, {grid, maps, mean, cells: shownCells(scene, grid)});

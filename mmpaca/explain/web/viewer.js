@@ -43,7 +43,11 @@ class Viewer {
 
   get head() { return this.settings.head < this.block.heads ? this.settings.head : -1; }
 
-  get usesDecided() { return this.settings.layer === 'decided' && Boolean(this.scene.decided); }
+  // Maps through the whole network are there for the surest objects only.
+  get usesDecided() {
+    const {decided} = this.scene;
+    return this.settings.layer === 'decided' && Boolean(decided) && this.chosen < decided.count;
+  }
 
   // Choose an object, and the same one in the other viewers.
   choose(i) {
@@ -106,7 +110,7 @@ class Viewer {
         const line = objects && i === hovered ? 3 : 1.5;
         if (!objects || i !== chosen) drawOutline(context, scene, found, objects ? rgb(paletteOf(found.label)) : '#fff', line * pixel);
       });
-    if (objects && chosen >= 0 && !coversAll(scene, chosen)) drawOutline(context, scene, scene.detections[chosen], '#fff', 2.5 * pixel);
+    if (settings.outlines && objects && chosen >= 0 && !coversAll(scene, chosen)) drawOutline(context, scene, scene.detections[chosen], '#fff', 2.5 * pixel);
     if (settings.mode === 'patches' && this.patch) drawFrame(context, scene, this.block, this.patch, pixel);
     placeLabels(this.find('.labels'), scene, this.scale, chosen, hovered, objects && settings.outlines, i => this.choose(i));
     view.setAttribute('aria-label', `${scene.name}. ${KEYS[settings.mode]}`);
