@@ -14,7 +14,7 @@ from mmpaca.commands.reporting import report
 GROUPS = {
     'train and test': ('train', 'test'),
     'apply a model': ('predict', 'clusters', 'export', 'convert'),
-    'inspect': ('configs', 'check-data', 'flops', 'benchmark', 'doctor'),
+    'inspect': ('configs', 'check-data', 'flops', 'benchmark', 'explain-eval', 'doctor'),
 }
 
 

@@ -133,7 +133,8 @@ def test_what_is_installed_with_it(built):
     assert names('export') - base == {'onnx', 'onnxruntime', 'onnxscript'}
     assert names('mmseg') - base == {'mmsegmentation', 'ftfy', 'regex'}
     assert names('slice') - base == {'sahi'}
-    extras = ('lite', 'mmpretrain', 'mmseg', 'fast-eval', 'export', 'slice')
+    assert names('explain') - base == {'captum'}
+    extras = ('lite', 'mmpretrain', 'mmseg', 'fast-eval', 'export', 'slice', 'explain')
     assert names('all') == set().union(*map(names, extras)) and 'mmcv' not in names('all')
 
 

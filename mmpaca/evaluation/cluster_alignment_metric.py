@@ -155,7 +155,7 @@ class ClusterAlignmentMetric(BaseMetric):
                     "an ann_file, or add 'instances' to meta_keys of PackDetInputs"
                 )
             return [
-                (one['bbox_label'], _mask(one, 'mask', shape), bool(one['ignore_flag']))
+                (one['bbox_label'], decode_region(one, 'mask', shape), bool(one['ignore_flag']))
                 for one in sample['instances']
             ]
         cat_ids = self._coco.get_cat_ids(cat_names=self.dataset_meta['classes'])
@@ -163,7 +163,7 @@ class ClusterAlignmentMetric(BaseMetric):
         return [
             (
                 cat_ids.index(one['category_id']),
-                _mask(one, 'segmentation', shape),
+                decode_region(one, 'segmentation', shape),
                 bool(one.get('iscrowd')),
             )
             for one in annotations
@@ -171,7 +171,17 @@ class ClusterAlignmentMetric(BaseMetric):
         ]
 
 
-def _mask(annotation: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
+def decode_region(annotation: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
+    """Decode the mask of an annotation, polygons or RLE, to (height, width) bool.
+
+    Args:
+        annotation: annotation of COCO, or instance of mmdet's datasets.
+        key: entry with the mask.
+        shape: (height, width) of the image.
+
+    Raises:
+        ValueError: it has no mask.
+    """
     from pycocotools import mask as coco_mask
 
     region = annotation.get(key)

@@ -2,10 +2,10 @@
 
 import importlib
 
-from .attribution import attribute
+from .attribution import METHODS, attribute, contrast
 from .recorder import BlockRecord, Recording, record
 
-__all__ = ['BlockRecord', 'Recording', 'attribute', 'page', 'record']
+__all__ = ['METHODS', 'BlockRecord', 'Recording', 'attribute', 'contrast', 'page', 'record']
 
 
 def __getattr__(name: str) -> object:

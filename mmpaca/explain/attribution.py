@@ -1,18 +1,42 @@
 """Relevance of image regions to detections: one function, several methods."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import peers
+from .perturbation import drise
 from .recorder import find_backbone
 from .relevance import relevance
 from .scene import Detection
 from .subject import Subject
 from .trace import trace
 
-METHODS = ('paca',)
+
+def paca(subject: Subject, detections: Sequence[Detection]) -> Tensor:
+    """Relevance of PaCa-ViT's own factors, see :func:`mmpaca.explain.relevance.relevance`."""
+    with torch.enable_grad():
+        inputs = subject.inputs.detach().requires_grad_()
+        with trace(find_backbone(subject.model)) as traced:
+            logits = subject.logits(inputs, detections)
+        return relevance(traced, [*logits], (inputs.shape[2], inputs.shape[3]))
+
+
+#: Methods of :func:`attribute` by name; all but the first are for comparison.
+METHODS: dict[str, Callable[[Subject, Sequence[Detection]], Tensor]] = dict(
+    paca=paca,
+    d_rise=drise,
+    grad_cam=peers.grad_cam,
+    hires_cam=peers.hires_cam,
+    eigen_cam=peers.eigen_cam,
+    gradient=peers.gradient,
+    looked_at=peers.looked_at,
+    attention=peers.attention,
+    gaussian=peers.gaussian,
+    random=peers.random,
+)
 
 
 def attribute(
@@ -39,22 +63,30 @@ def attribute(
         ValueError: the method is unknown, the image is invalid, or the model is not covered.
     """
     if method not in METHODS:
-        raise ValueError(f'method={method!r} is unknown, choose one of {METHODS}')
-    subject = Subject(model, image)
+        raise ValueError(f'method={method!r} is unknown, choose one of {", ".join(METHODS)}')
+    return apply(method, Subject(model, image), detections)
+
+
+def apply(method: str, subject: Subject, detections: Sequence[Detection]) -> np.ndarray:
+    """Do the same for an image that is prepared already."""
     if not detections:
-        return np.zeros((0, *image.shape[:2]), np.float32)
-    maps = _paca(subject, detections)
-    return to_image(maps, subject)
+        return np.zeros((0, *subject.image.shape[:2]), np.float32)
+    maps = METHODS[method](subject, detections).cpu().numpy()
+    return subject.geometry.to_image(maps, 1).astype(np.float32)
 
 
-def to_image(maps: Tensor, subject: Subject) -> np.ndarray:
-    """Maps of the network's input, (D, H, W), to the image's pixels, float32."""
-    return subject.geometry.to_image(maps.cpu().numpy(), 1).astype(np.float32)
+def contrast(maps: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
+    """Keep what is relevant to a detection more than to others.
 
+    Args:
+        maps: maps of one image, (D, height, width) >= 0.
+        other: (height, width) to compare with, for example the map of another detection; None for
+            the mean of ``maps``.
 
-def _paca(subject: Subject, detections: Sequence[Detection]) -> Tensor:
-    with torch.enable_grad():
-        inputs = subject.inputs.detach().requires_grad_()
-        with trace(find_backbone(subject.model)) as traced:
-            scores = subject.logits(inputs, detections)
-        return relevance(traced, [*scores], tuple(inputs.shape[2:]))
+    Returns:
+        (D, height, width) >= 0: the share of a map's relevance at each pixel minus that of
+        ``other``, where it is more.
+    """
+    shares = maps / np.maximum(maps.sum((1, 2), keepdims=True), np.finfo(maps.dtype).tiny)
+    reference = shares.mean(0) if other is None else other / max(other.sum(), 1e-30)
+    return (shares - reference).clip(min=0)

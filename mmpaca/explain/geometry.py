@@ -96,8 +96,7 @@ class Geometry:
             (H, W) float32 in 0..1, over the pixels of a patch that show the image; nan for
             patches that are padding only.
         """
-        rows, columns = self._sources(0), self._sources(1)
-        shown = mask.take(rows, 0).take(columns, 1)
+        shown = self.to_input(mask)
         starts = [np.arange(0, n, stride) for n in self.input_shape]
         sums = np.add.reduceat(shown, starts[0], axis=0, dtype=np.float32)
         sums = np.add.reduceat(sums, starts[1], axis=1)
@@ -105,6 +104,22 @@ class Geometry:
         covered = np.full(map_shape, np.nan, np.float32)
         covered[: len(starts[0]), : len(starts[1])] = sums / np.outer(*counts)
         return covered
+
+    def to_input(self, values: np.ndarray) -> np.ndarray:
+        """Image to network input: each pixel gets the value of the image's pixel that it shows.
+
+        Args:
+            values: (height, width) of ``image_shape``.
+
+        Returns:
+            (height, width) of ``input_shape``, without padding.
+        """
+        return values.take(self._sources(0), 0).take(self._sources(1), 1)
+
+    def boxes_to_input(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes in pixels of the image, (D, 4) left, top, right, bottom, to pixels of the input."""
+        scales = np.array(self.resized_shape) / self.image_shape  # rows, columns
+        return boxes * np.tile(scales[::-1], 2) - np.tile(self.offset[::-1], 2)
 
     def cell_box(self, stride: int) -> tuple[float, float, float, float]:
         """Return left, top, width and height of a map's cell (0, 0) in pixels of the image."""

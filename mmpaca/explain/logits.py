@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
@@ -50,7 +51,7 @@ def class_logits(
     if hasattr(model, 'head'):
         logits = model(inputs, [sample], mode='tensor').expand(len(detections), -1)
         return log_odds(logits, labels)
-    boxes = _to_input(detections, geometry).to(inputs)
+    boxes = inputs.new_tensor(geometry.boxes_to_input(np.array([d.box for d in detections])))
     with_boxes = _boxes_and_logits(model, inputs)
     if with_boxes is None:
         return _roi_logits(model, inputs, boxes, labels)
@@ -73,14 +74,6 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """
     own = F.one_hot(labels, logits.shape[1]).bool()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(1)
-
-
-def _to_input(detections: Sequence[Detection], geometry: Geometry) -> Tensor:
-    """Boxes (D, 4) in pixels of the network's input."""
-    scale = [r / n for r, n in zip(geometry.resized_shape, geometry.image_shape, strict=True)]
-    offset = torch.tensor([geometry.offset[1], geometry.offset[0]] * 2)
-    boxes = torch.tensor([d.box for d in detections]).reshape(-1, 4)
-    return boxes * torch.tensor([scale[1], scale[0]] * 2) - offset
 
 
 def _roi_logits(model: Any, inputs: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class Subject:
         image: (height, width, 3) uint8 RGB.
 
     Attributes:
+        image: the image.
         inputs: the network's input, (1, 3, H, W), normalised and padded.
         sample: data sample without predictions.
         geometry: position of the network's maps on the image.
@@ -41,6 +42,7 @@ class Subject:
                 f'image is {image.dtype} of shape {image.shape}; give (height, width, 3) uint8 RGB'
             )
         self.model: Any = model
+        self.image = image
         pipeline = _pipeline(self.model)
         shape = image.shape[:2]
         data = pipeline(

@@ -1,0 +1,291 @@
+"""Measure explanations of a detector: the function behind ``mmpaca explain-eval``."""
+
+import copy
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+from torch import nn
+
+from mmpaca.checkpoint.saving import write_atomically
+from mmpaca.datasets.images import read_image
+from mmpaca.evaluation.cluster_alignment_metric import decode_region
+from mmpaca.evaluation.faithfulness import (
+    bootstrap_interval,
+    curve_auc,
+    energy_pointing_game,
+    gini,
+    pointing_game,
+    rank_correlation,
+)
+from mmpaca.explain.attribution import METHODS, apply
+from mmpaca.explain.perturbation import deletion_insertion
+from mmpaca.explain.scene import Detection, read_detections
+from mmpaca.explain.subject import Subject
+
+from .inference import Predictor
+
+#: What is measured, and whether more is better; None: neither, zero or one is the aim.
+MEASURES = dict(
+    deletion=False,
+    insertion=True,
+    pointing=True,
+    energy=True,
+    sparsity=None,
+    randomised=None,
+    stability=True,
+    seconds=False,
+)
+_NOISE = 0.02 * 255  # standard deviation in grey levels
+_CHECK_EVERY = 5  # images, for the measures that need two more maps
+
+
+@dataclass
+class AnnotatedImage:
+    """An image of a dataset.
+
+    Attributes:
+        path: its file.
+        image: (height, width, 3) uint8 RGB.
+        instances: annotations as mmdet's datasets list them.
+    """
+
+    path: str
+    image: np.ndarray
+    instances: list[dict]
+
+
+def read_images(config: Config) -> Iterator[AnnotatedImage]:
+    """Read the images and annotations of a config's validation set.
+
+    Args:
+        config: config of mmdet with a ``val_dataloader``.
+
+    Yields:
+        Images in the order of the dataset.
+    """
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = DATASETS.build({**config.val_dataloader.dataset, 'lazy_init': False})
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        image = np.ascontiguousarray(read_image(info['img_path'])[..., ::-1])
+        yield AnnotatedImage(str(info['img_path']), image, info['instances'])
+
+
+def annotated_region(
+    detection: Detection, instances: Sequence[dict], shape: tuple[int, int]
+) -> np.ndarray | None:
+    """Mask, or else box, of the annotation of a detection's class that fits it best.
+
+    Returns:
+        (height, width) bool; None if no IoU of boxes is 0.5 or more: a false positive.
+    """
+    best, found = 0.5, None
+    for one in instances:
+        if one['bbox_label'] != detection.label or one.get('ignore_flag'):
+            continue
+        iou = _iou(one['bbox'], detection.box)
+        if iou >= best:
+            best, found = iou, one
+    if found is None:
+        return None
+    if found.get('mask'):
+        region = decode_region(found, 'mask', shape)
+    else:
+        left, top, right, bottom = (round(v) for v in found['bbox'])
+        region = np.zeros(shape, bool)
+        region[max(top, 0) : bottom, max(left, 0) : right] = True
+    return region if region.any() else None
+
+
+def _iou(first: Sequence[float], second: Sequence[float]) -> float:
+    a, b = np.asarray(first), np.asarray(second)
+    shared = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(min=0).prod()
+    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))
+
+
+def shuffle_weights(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Copy a model with the entries of every weight matrix and kernel in random order.
+
+    The sanity check of Adebayo et al. (2018): a map that stays the same is not about the model.
+    Norms and biases stay, so that activations keep their scale.
+    """
+    shuffled = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in shuffled.parameters():
+            if parameter.dim() > 1:
+                order = torch.randperm(parameter.numel(), generator=generator)
+                values = parameter.flatten()[order.to(parameter.device)]
+                parameter.copy_(values.view(parameter.shape))
+    return shuffled
+
+
+class Evaluation:
+    """Rows of measured maps, one per method and detection, in a JSON file that grows by images.
+
+    Args:
+        predictor: a detector.
+        methods: names of :data:`mmpaca.explain.METHODS`.
+        num_detections: stop after as many.
+        score_thr: lowest score of a detection.
+        steps: steps of the deletion and insertion curves.
+        out: JSON file. One with the same settings is continued.
+
+    Raises:
+        ValueError: the model is no detector, a method is unknown, or ``out`` has other settings.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        methods: Sequence[str],
+        num_detections: int,
+        score_thr: float,
+        steps: int,
+        out: Path,
+        model_name: str = '',
+    ) -> None:
+        if predictor.task != 'detection':
+            raise ValueError(f'explain-eval measures detectors, this is for {predictor.task}')
+        unknown = sorted(set(methods) - set(METHODS))
+        if unknown:
+            raise ValueError(f'methods {unknown} are unknown, choose from {", ".join(METHODS)}')
+        self.predictor = predictor
+        self.out = out
+        self.settings = dict(
+            model=model_name,
+            methods=list(methods),
+            num_detections=num_detections,
+            score_thr=score_thr,
+            steps=steps,
+        )
+        self.done: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+        if out.exists():
+            self._continue()
+        self.shuffled = shuffle_weights(predictor.model)
+
+    def _continue(self) -> None:
+        try:
+            saved = json.loads(self.out.read_text())
+            settings, done, rows = saved['settings'], saved['done'], saved['rows']
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f'{self.out} is not a result of explain-eval: give another') from None
+        if settings != self.settings:
+            raise ValueError(
+                f'{self.out} has results of other settings, {settings}: delete it or give another'
+            )
+        self.done, self.rows = done, rows
+
+    @property
+    def num_measured(self) -> int:
+        """Number of detections so far."""
+        return len({(row['image'], row['detection']) for row in self.rows})
+
+    def run(self, images: Iterator[AnnotatedImage]) -> None:
+        """Measure until there are enough detections or no more images."""
+        for number, one in enumerate(images):
+            missing = self.settings['num_detections'] - self.num_measured
+            if missing <= 0:
+                break
+            if one.path in self.done:
+                continue
+            (sample,) = self.predictor.predict([one.image[..., ::-1]])
+            shape = one.image.shape[:2]
+            threshold = self.settings['score_thr']
+            found = read_detections(sample, shape, self.predictor.classes, threshold)[:missing]
+            if found:
+                self.rows += self._measure(number, one, found)
+            self.done.append(one.path)
+            saved = dict(settings=self.settings, done=self.done, rows=self.rows)
+            write_atomically(self.out, json.dumps(saved).encode())
+
+    def _measure(self, number: int, one: AnnotatedImage, found: list[Detection]) -> list[dict]:
+        subject = Subject(self.predictor.model, one.image)
+        noise = np.random.default_rng(number).normal(0, _NOISE, one.image.shape)
+        noisy = (one.image + noise).round().clip(0, 255).astype(np.uint8)
+        others = {}
+        if number % _CHECK_EVERY == 0:
+            others['randomised'] = Subject(self.shuffled, one.image)
+            others['stability'] = Subject(self.predictor.model, noisy)
+        regions = [annotated_region(d, one.instances, one.image.shape[:2]) for d in found]
+        rows = []
+        for method in self.settings['methods']:
+            start = time.perf_counter()
+            maps = apply(method, subject, found)
+            seconds = (time.perf_counter() - start) / len(found)
+            changed = {name: apply(method, other, found) for name, other in others.items()}
+            for i, (detection, region) in enumerate(zip(found, regions, strict=True)):
+                curves = deletion_insertion(subject, maps[i], detection, self.settings['steps'])
+                deletion, insertion = map(curve_auc, curves)
+                row: dict[str, Any] = dict(
+                    method=method, image=number, path=one.path, detection=i,
+                    label=detection.label, score=detection.score, box=detection.box,
+                    deletion=deletion, insertion=insertion, sparsity=gini(maps[i]),
+                    seconds=seconds,
+                )  # fmt: skip
+                if region is not None:
+                    row['pointing'] = pointing_game(maps[i], region)
+                    row['energy'] = energy_pointing_game(maps[i], region)
+                for name, other in changed.items():
+                    row[name] = rank_correlation(maps[i], other[i])
+                rows.append(row)
+        return rows
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Mean and 95 % interval of every measure, by method.
+
+    Returns:
+        By method and measure: mean, low, high.
+    """
+    table: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for method in dict.fromkeys(row['method'] for row in rows):
+        own = [row for row in rows if row['method'] == method]
+        groups = [row['image'] for row in own]
+        table[method] = {
+            measure: bootstrap_interval([row.get(measure, np.nan) for row in own], groups)
+            for measure in MEASURES
+        }
+    return table
+
+
+def differences(
+    rows: Sequence[dict[str, Any]], reference: str = 'paca'
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Differences of other methods to one on the same detections, with 95 % intervals.
+
+    Returns:
+        By method and measure: mean, low, high of the other's value minus the reference's.
+    """
+    own = {(r['image'], r['detection']): r for r in rows if r['method'] == reference}
+    changed = [
+        {
+            **row,
+            **{
+                measure: row.get(measure, np.nan)
+                - own[row['image'], row['detection']].get(measure, np.nan)
+                for measure in MEASURES
+            },
+        }
+        for row in rows
+        if row['method'] != reference and own
+    ]
+    return summarise(changed)
+
+
+def format_table(table: dict[str, dict[str, tuple[float, float, float]]]) -> str:
+    """Format means with their intervals, a line per method."""
+    lines = [' '.join([f'{"":10}', *(f'{name:>24}' for name in MEASURES)])]
+    for method, values in table.items():
+        cells = (f'{mean:.3f} [{low:.3f}, {high:.3f}]' for mean, low, high in values.values())
+        lines.append(' '.join([f'{method:10}', *(f'{cell:>24}' for cell in cells)]))
+    return '\n'.join(lines)
