@@ -14,9 +14,11 @@ from mmengine.structures import BaseDataElement
 from mmpaca.datasets.images import check_images, find_images, read_image
 from mmpaca.explain.attribution import attribute
 from mmpaca.explain.html_page import Page
+from mmpaca.explain.perturbation import deletion_insertion
 from mmpaca.explain.recorder import Recording, record
 from mmpaca.explain.scene import Scene
 from mmpaca.explain.sheets import all_sheets
+from mmpaca.explain.subject import Subject
 
 from .configs import find_checkpoint, find_config
 from .inference import Predictor
@@ -39,6 +41,7 @@ def page(
     num_clusters: int = 9,
     map_cells: int = 48,
     compare: str | Path | None = None,
+    curves: int = 0,
 ) -> Path:
     """Draw the clusters of images, and write an interactive page.
 
@@ -64,6 +67,8 @@ def page(
         map_cells: longer side of a map on the page; larger ones are reduced.
         compare: path or URL of other weights of the same config, shown beside the first ones on
             the page. Pictures are drawn of the first ones.
+        curves: number of detections of an image, the surest, whose score is followed while relevant
+            pixels are removed and shown; 66 predictions each.
 
     Returns:
         Path of ``index.html``.
@@ -99,7 +104,7 @@ def page(
         Page(out_dir / 'index.html', map_cells) as html,
     ):
         models = {
-            name: stack.enter_context(_recorded(predictor, score_thr, all_blocks))
+            name: stack.enter_context(_recorded(predictor, score_thr, all_blocks, curves))
             for name, predictor in zip(_model_names(checkpoints), predictors, strict=True)
         }
         # A number before each name: two folders may have images of one name.
@@ -125,6 +130,7 @@ class _Model:
     recording: Recording
     score_thr: float
     all_blocks: bool
+    curves: int
 
     def explain(self, image: np.ndarray) -> tuple[BaseDataElement, Scene]:
         """Predict an image, (height, width, 3) uint8 BGR, and collect what is to be seen."""
@@ -140,13 +146,27 @@ class _Model:
             scene.attribution = attribute(self.predictor.model, image, found)
         except ValueError as error:
             warnings.warn(f'the page shows attention alone: {error}', stacklevel=2)
+        else:
+            self._follow(image, scene)
         return sample, scene
+
+    def _follow(self, image: np.ndarray, scene: Scene) -> None:
+        """Compute the curves of the surest detections."""
+        if not self.curves or scene.attribution is None:
+            return
+        subject = Subject(self.predictor.model, image)
+        found = scene.detections[: self.curves]
+        for detection, heat in zip(found, scene.attribution, strict=False):
+            deleted, inserted = deletion_insertion(subject, heat, detection)
+            detection.curves = deleted.round(3).tolist(), inserted.round(3).tolist()
 
 
 @contextmanager
-def _recorded(predictor: Predictor, score_thr: float, all_blocks: bool) -> Iterator[_Model]:
+def _recorded(
+    predictor: Predictor, score_thr: float, all_blocks: bool, curves: int
+) -> Iterator[_Model]:
     with record(predictor.model, 'all' if all_blocks else 'last') as recording:
-        yield _Model(predictor, recording, score_thr, all_blocks)
+        yield _Model(predictor, recording, score_thr, all_blocks, curves)
 
 
 def _model_names(checkpoints: Sequence[str | Path]) -> list[str]:

@@ -57,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='other weights of CONFIG, shown beside the first ones on the page',
     )
     options.completed(action, options.FILE)
+    parser.add_argument(
+        '--deletion',
+        metavar='N',
+        type=natural,
+        default=0,
+        help='follow the scores of the N surest detections of an image while relevant pixels are '
+        'removed and shown (66 predictions each)',
+    )
     options.add_cfg_options(parser)
 
 
@@ -82,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
         num_clusters=args.num_clusters,
         map_cells=args.map_cells,
         compare=args.compare and find_checkpoint(args.compare, config),
+        curves=args.deletion,
     )
     size = path.stat().st_size / 1e6
     print(f'pictures are in {path.parent}, the page is {path} ({size:.1f} MB)')

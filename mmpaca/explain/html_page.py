@@ -48,9 +48,7 @@ class Page:
         size: bytes written, known at the end.
     """
 
-    def __init__(
-        self, path: str | Path, map_cells: int = 48, max_bytes: int = _MAX_PAGE
-    ) -> None:
+    def __init__(self, path: str | Path, map_cells: int = 48, max_bytes: int = _MAX_PAGE) -> None:
         if map_cells < 1:
             raise ValueError(f'map_cells={map_cells} must be at least 1')
         self.path = Path(path)

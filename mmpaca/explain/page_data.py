@@ -195,7 +195,7 @@ def _detection_data(detection: Detection, shrink: float) -> dict:
         score=round(detection.score, 3),
         box=[round(v * shrink, 1) for v in detection.box],
         outline=_outline(detection.mask, shrink) if detection.has_mask else [],
-        deletion=detection.deletion,
+        curves=detection.curves,
     )
 
 

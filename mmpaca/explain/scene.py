@@ -23,8 +23,8 @@ class Detection:
         mask: (height, width) bool region; the box where the model predicts no masks.
         label: class index.
         has_mask: True where the model predicted the mask.
-        deletion: shares of the image that were removed, the most relevant pixels first, and the
-            scores that were left; None if they were not computed.
+        curves: scores while the most relevant pixels are removed first, and while they are shown
+            first, at equal steps from none to all; None if they were not computed.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Detection:
     mask: np.ndarray
     label: int = 0
     has_mask: bool = True
-    deletion: tuple[list[float], list[float]] | None = None
+    curves: tuple[list[float], list[float]] | None = None
 
 
 @dataclass

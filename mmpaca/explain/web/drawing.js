@@ -107,17 +107,17 @@ function showLegend(figure, colours, ticks, caption) {
   figure.querySelector('figcaption').textContent = caption;
 }
 
-// Score over the share of the image that was removed, most relevant first.
-function showCurve(figure, curve) {
-  figure.hidden = !curve;
-  if (!curve) return;
-  const [removed, scores] = curve, x = v => 16 + 290 * v, y = v => 70 - 62 * v;
-  const path = removed.map((v, i) => `${i ? 'L' : 'M'}${x(v).toFixed(1)} ${y(scores[i]).toFixed(1)}`).join('');
-  const area = scores.slice(1).reduce((sum, v, i) => sum + (v + scores[i]) / 2 * (removed[i + 1] - removed[i]), 0);
-  figure.innerHTML = `<svg viewBox="0 0 320 86" role="img" aria-label="Deletion curve"><path class="axis"
-    d="M16 8V70H306M16 8H306"/><path d="${path}"/><text x="11" y="12" text-anchor="end">1</text>
-    <text x="11" y="74" text-anchor="end">0</text><text x="16" y="84">0 %</text>
-    <text x="306" y="84" text-anchor="end">100 % removed</text></svg><figcaption></figcaption>`;
-  figure.querySelector('figcaption').textContent =
-    `Deletion: the score while the image is removed, most relevant pixels first. Area ${area.toFixed(2)}, less is better.`;
+// Scores while the most relevant pixels are removed, and while they alone are shown.
+function showCurves(figure, curves) {
+  figure.hidden = !curves;
+  if (!curves) return;
+  const x = v => 16 + 290 * v, y = v => 70 - 62 * v, last = curves[0].length - 1;
+  const line = scores => scores.map((v, i) => `${i ? 'L' : 'M'}${x(i / last).toFixed(1)} ${y(v).toFixed(1)}`).join('');
+  const area = scores => (scores.reduce((sum, v) => sum + v, 0) - (scores[0] + scores[last]) / 2) / last;
+  figure.innerHTML = `<svg viewBox="0 0 320 86" role="img" aria-label="Deletion and insertion curve"><path class="axis"
+    d="M16 8V70H306M16 8H306"/><path d="${line(curves[0])}"/><path class="inserted" d="${line(curves[1])}"/>
+    <text x="11" y="12" text-anchor="end">1</text><text x="11" y="74" text-anchor="end">0</text>
+    <text x="16" y="84">0 %</text><text x="306" y="84" text-anchor="end">100 % of the pixels</text></svg><figcaption></figcaption>`;
+  figure.querySelector('figcaption').textContent = 'Score while the most relevant pixels are removed (line, area ' +
+    `${area(curves[0]).toFixed(2)}, less is better) or are shown first (dashed, ${area(curves[1]).toFixed(2)}, more is better).`;
 }

@@ -35,7 +35,7 @@ const modes = {
     const whole = area > 0.99 ? '' : `: ${percent(share)} of the map is inside its box, which is ${percent(area)} of the image`;
     const shown = {
       grid, smooth: usesDecided, title: `${found.name} ${found.score.toFixed(2)}`, colour: paletteOf(found.label),
-      answer: `${what}${whole}.`, note: sentence, warn: !specific, curve: found.deletion,
+      answer: `${what}${whole}.`, note: sentence, warn: !specific, curves: usesDecided ? found.curves : null,
       clustersTitle: `Clusters that it attends to most, ${block.title.toLowerCase()}`,
       clusters: strongest(attentionOf(block, coverageOf(block, chosen), head), STRIP_CLUSTERS),
     };

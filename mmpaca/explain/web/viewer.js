@@ -117,13 +117,13 @@ class Viewer {
     this.say(shown);
   }
 
-  say({title, colour, answer, note, warn, bar, ticks, caption, curve, clustersTitle, clusters}) {
+  say({title, colour, answer, note, warn, bar, ticks, caption, curves, clustersTitle, clusters}) {
     this.find('.title').textContent = title;
     this.find('.answer').textContent = answer;
     this.find('.note').textContent = note || '';
     this.find('.note').classList.toggle('warn', Boolean(warn));
     showLegend(this.find('.legend'), bar, ticks, caption);
-    showCurve(this.find('.curve'), curve);
+    showCurves(this.find('.curves'), curves);
     this.find('.clusters-title').textContent = clustersTitle || '';
     this.find('.clusters').replaceChildren(...(clusters || []).map(one => this.clusterItem(one)));
     [...this.find('.objects').querySelectorAll('button')].forEach((button, i) =>
