@@ -2,7 +2,8 @@
 
 Writes to DIR:
 
-  index.html                  interactive page: point at a patch to see its clusters
+  index.html                  interactive page: click an object to see what decided; for many
+                              images a gallery of pages/NNN.html
   NNN_NAME/detections.jpg     the predictions
   NNN_NAME/stageI_blockJ.jpg  strongest cluster of each patch, and heat maps of the
                               clusters that receive most attention
@@ -50,6 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=48,
         help='longer side of a map on the page',
     )
+    action = parser.add_argument(
+        '--compare',
+        metavar='CHECKPOINT2',
+        help='other weights of CONFIG, shown beside the first ones on the page',
+    )
+    options.completed(action, options.FILE)
+    parser.add_argument(
+        '--deletion',
+        metavar='N',
+        type=natural,
+        default=0,
+        help='follow the scores of the N surest detections of an image while relevant pixels are '
+        'removed and shown (66 predictions each)',
+    )
     options.add_cfg_options(parser)
 
 
@@ -62,10 +77,11 @@ def run(args: argparse.Namespace) -> None:
     from mmpaca.apis.configs import find_checkpoint, find_config, read_config
     from mmpaca.apis.devices import find_device
 
+    config = find_config(args.config)
     path = page(
         args.inputs,
         read_config(args.config, args.cfg_options),
-        find_checkpoint(args.checkpoint, find_config(args.config)),
+        find_checkpoint(args.checkpoint, config),
         args.out_dir,
         device=find_device(args.device),
         score_thr=args.score_thr,
@@ -73,5 +89,8 @@ def run(args: argparse.Namespace) -> None:
         all_blocks=args.all_blocks,
         num_clusters=args.num_clusters,
         map_cells=args.map_cells,
+        compare=args.compare and find_checkpoint(args.compare, config),
+        curves=args.deletion,
     )
-    print(f'pictures are in {path.parent}, the page is {path}')
+    size = path.stat().st_size / 1e6
+    print(f'pictures are in {path.parent}, the page is {path} ({size:.1f} MB)')

@@ -23,6 +23,8 @@ class Detection:
         mask: (height, width) bool region; the box where the model predicts no masks.
         label: class index.
         has_mask: True where the model predicted the mask.
+        curves: scores while the most relevant pixels are removed first, and while they are shown
+            first, at equal steps from none to all; None if they were not computed.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Detection:
     mask: np.ndarray
     label: int = 0
     has_mask: bool = True
+    curves: tuple[list[float], list[float]] | None = None
 
 
 @dataclass
@@ -46,6 +49,8 @@ class Scene:
             because it averages all patches. Those of a segmentor are the regions of its classes.
         classes: class names; None numbers them.
         is_segmented: True for the prediction of a segmentor.
+        attribution: relevance of each pixel to the first K detections through the entire network,
+            (K, height, width) >= 0; None if it was not computed.
     """
 
     image: np.ndarray
@@ -55,6 +60,7 @@ class Scene:
     detections: list[Detection]
     classes: Sequence[str] | None = None
     is_segmented: bool = False
+    attribution: np.ndarray | None = None
 
     @classmethod
     def from_sample(

@@ -16,7 +16,7 @@ from mmpaca.__main__ import main
 from mmpaca.apis.inference import Predictor
 from mmpaca.evaluation import ClusterAlignmentMetric
 from mmpaca.explain import record
-from mmpaca.explain.html_page import scene_data
+from mmpaca.explain.page_data import scene_data
 from mmpaca.explain.scene import Scene
 from mmpaca.explain.sheets import all_sheets
 from mmpaca.models import PaCaSegHead
@@ -129,7 +129,7 @@ def test_page_and_pictures(scene):
     scene, sample = scene
     data = scene_data('a.jpg', scene, 48)
     head = data['blocks'][-1]
-    assert data['segmented'] and head['title'] == 'segmentation head'
+    assert data['segmented'] and head['isHead']
     assert head['names'] == list(CLASSES) and head['clusters'] == 11
     # The prediction of each patch is the class of most of its pixels.
     names = [scene.detections[i].name for i in head['predicted']]

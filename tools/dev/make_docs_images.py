@@ -27,7 +27,7 @@ from mmpaca.explain.scene import Detection, Scene
 matplotlib.use('Agg')  # files only, no display needed
 import matplotlib.pyplot as plt
 
-_VIEWPORT = dict(width=1100, height=1080, deviceScaleFactor=1, mobile=False)
+_VIEWPORT = dict(width=1280, height=757, deviceScaleFactor=1, mobile=False)
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,6 +53,7 @@ def load_scenes(args: argparse.Namespace) -> list[Scene]:
             )
             if not scene.detections:
                 raise SystemExit(f'nothing is detected in {path} above {args.score_thr}')
+            scene.attribution = mmpaca.explain.attribute(predictor.model, image, scene.detections)
             scenes.append(scene)
     return scenes
 
@@ -228,10 +229,10 @@ def open_browser():
 
 
 def page_screenshots(name: str, scene: Scene) -> Iterator[tuple[str, bytes]]:
-    """The page with a patch pointed at, and with a detection chosen: name and PNG."""
+    """The page as it opens, and with a patch pointed at: name and PNG."""
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
+    from selenium.webdriver.support.ui import Select, WebDriverWait
 
     block = scene.blocks[0]
     row, column = middle_patch(scene, block, scene.detections[0])
@@ -244,16 +245,15 @@ def page_screenshots(name: str, scene: Scene) -> Iterator[tuple[str, bytes]]:
         WebDriverWait(browser, 60).until(
             lambda b: b.execute_script('return document.body.dataset.ready')
         )
-        view = browser.find_element(By.ID, 'view')
-        scale = min(
-            view.size['width'] / scene.image.shape[1], view.size['height'] / scene.image.shape[0]
-        )
+        yield 'page_detection.png', browser.get_screenshot_as_png()
+        browser.find_element(By.CSS_SELECTOR, '#modes input[value=patches] + span').click()
+        Select(browser.find_element(By.ID, 'layer')).select_by_index(0)
+        view = browser.find_element(By.CSS_SELECTOR, '.stage canvas')
+        scale = view.size['width'] / scene.image.shape[1]
         ActionChains(browser).move_to_element_with_offset(
             view, x * scale - view.size['width'] / 2, y * scale - view.size['height'] / 2
         ).perform()
         yield 'page_patch.png', browser.get_screenshot_as_png()
-        browser.find_element(By.CSS_SELECTOR, '#detections button').click()
-        yield 'page_detection.png', browser.get_screenshot_as_png()
 
 
 def main() -> None:

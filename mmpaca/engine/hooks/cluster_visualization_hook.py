@@ -23,8 +23,10 @@ class ClusterVisualizationHook(Hook):
     """Draw the clusters of some validation images to every backend of the visualizer.
 
     The pictures are those of ``mmpaca clusters``. Their names, ``clusters_<image>_<picture>``, are
-    the same at each validation and the step is the training iteration, so TensorBoard and W&B
-    show a slider and the local backend writes files that sort by iteration.
+    the same at each validation and the step is the training iteration: TensorBoard shows a slider
+    over iterations, the local backend writes files that sort by them. W&B shows a slider over its
+    own steps, one for each picture or log line, because mmengine's backend does not pass the
+    iteration on.
 
     Args:
         interval: Draw at the first and then every ``interval``-th validation.

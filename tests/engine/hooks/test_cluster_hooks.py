@@ -9,6 +9,7 @@ import torch
 from mmdet.models import DetTTAModel
 from mmengine.registry import HOOKS, METRICS, DefaultScope
 from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
 from PIL import Image
 from toy import TINY
 
@@ -105,6 +106,31 @@ def test_pictures_of_every_second_validation(runner, tmp_path):
     assert expected == {name for name in found if 'looked_at' not in name}
     one = cv2.imread(str(next(tmp_path.rglob('clusters_000001_stage1_block1_1.png'))))
     assert one.shape[1] == 2 * 320 + 4 and np.ptp(one) > 100
+
+
+def test_tensorboard_has_the_pictures(tmp_path, monkeypatch):
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    picture = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    monkeypatch.setattr(Scene, 'from_sample', lambda *_: None)
+    monkeypatch.setattr(sheets, 'all_sheets', lambda *_: [('stage1_block2', picture)])
+    Image.new('RGB', (64, 40)).save(tmp_path / 'a.jpg')
+    backends = [dict(type='TensorboardVisBackend')]
+    hook, runner = ClusterVisualizationHook(), SimpleNamespace()
+    hook._recording = None
+    runner.visualizer = Visualizer(vis_backends=backends, save_dir=str(tmp_path))
+    for runner.iter in (3, 7):
+        meta = dict(img_path=str(tmp_path / 'a.jpg'), ori_shape=(40, 64))
+        hook._draw(runner, 0, BaseDataElement(metainfo=meta))
+    runner.visualizer.close()
+    (events,) = tmp_path.rglob('events*')
+    written = EventAccumulator(str(events.parent), size_guidance=dict(images=0)).Reload()
+    images = written.Images('clusters_a_stage1_block2')
+    assert [image.step for image in images] == [3, 7]
+    for image in images:
+        decoded = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), 1)[..., ::-1]
+        np.testing.assert_array_equal(decoded, picture)
 
 
 def test_exif_orientation_as_in_the_annotations(tmp_path, monkeypatch):
