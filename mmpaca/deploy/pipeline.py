@@ -22,14 +22,16 @@ class Resize:
     Attributes:
         rule: ``'ratio'``: the largest size with this ratio in which the longer side is at most the
             longer of ``scale`` and the shorter at most the shorter; ``'short'`` or ``'long'``: that
-            edge gets the size ``scale[0]``; ``'exact'``: width and height are ``scale``.
+            edge gets the size ``scale[0]``; ``'exact'``: width and height are ``scale``;
+            ``'factor'``: they are multiplied by it; ``'ratio_factor'``: as ``'ratio'``, with the
+            size of ``'factor'`` in the place of ``scale``.
         scale: width, height.
         interpolation: ``'bilinear'`` or ``'bicubic'``.
         backend: ``'cv2'``, or ``'pillow'``, which smooths what it shrinks.
     """
 
     rule: str
-    scale: tuple[int, int]
+    scale: tuple[float, float]
     interpolation: str
     backend: str
 
@@ -82,15 +84,19 @@ def fixed_size(steps: Sequence[Step]) -> tuple[int, int] | None:
             size = step.scale if step.rule == 'exact' else None
         else:
             size = step.size
-    return size and (size[1], size[0])
+    return size and (int(size[1]), int(size[0]))
 
 
 def _resize(transform: Mapping[str, Any]) -> Resize:
-    scale = transform.get('scale')
-    if scale is None or 'scale_factor' in transform:
-        raise ValueError('Resize in the test pipeline has no scale=(W, H): use --no-resize')
-    rule = 'ratio' if transform.get('keep_ratio', False) else 'exact'
-    return Resize(rule, _pair(scale), *_how(transform))
+    keep_ratio, factor = transform.get('keep_ratio', False), transform.get('scale_factor')
+    if 'scale' in transform:
+        rule = 'ratio' if keep_ratio else 'exact'
+        return Resize(rule, _pair(transform['scale']), *_how(transform))
+    if factor is None:
+        raise ValueError('Resize in the test pipeline has neither scale nor scale_factor')
+    factors = factor if isinstance(factor, Sequence) else (factor, factor)
+    rule = 'ratio_factor' if keep_ratio else 'factor'
+    return Resize(rule, (float(factors[0]), float(factors[1])), *_how(transform))
 
 
 def _resize_edge(transform: Mapping[str, Any]) -> Resize:

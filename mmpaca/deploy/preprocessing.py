@@ -123,23 +123,53 @@ def _new_size(step: Resize, new: str) -> list[str]:
     if step.rule == 'exact':
         width, height = step.scale
         return [_constant('int64', f'{new}size', height, width)]
+    whole = [
+        f'{new}whole = Cast <to = {_DOUBLE}> ({new}old)',
+        _constant('double', f'{new}half', 0.5),
+    ]
     if step.rule == 'ratio':
         return [
-            f'{new}whole = Cast <to = {_DOUBLE}> ({new}old)',
+            *whole,
             *_limit(f'{new}long', float(max(step.scale)), 'ReduceMax', new),
             *_limit(f'{new}short', float(min(step.scale)), 'ReduceMin', new),
-            _constant('double', f'{new}half', 0.5),
-            f'{new}factor = Min ({new}long, {new}short)',
-            f'{new}exact = Mul ({new}whole, {new}factor)',
-            f'{new}up = Add ({new}exact, {new}half)',
-            f'{new}size = Cast <to = {_INT64}> ({new}up)',
+            *_fit(new),
         ]
+    if step.rule in ('factor', 'ratio_factor'):
+        width, height = step.scale
+        lines = [
+            *whole,
+            _constant('double', f'{new}factors', height, width),
+            *_scaled(new, 'factors', 'wanted'),
+        ]
+        if step.rule == 'factor':
+            return [*lines, f'{new}size = Identity ({new}wanted)']
+        lines.append(f'{new}frame = Cast <to = {_DOUBLE}> ({new}wanted)')
+        for side, reduce in (('long', 'ReduceMax'), ('short', 'ReduceMin')):
+            lines += [
+                f'{new}{side}_frame = {reduce} <keepdims = 1> ({new}frame)',
+                f'{new}{side}_side = {reduce} <keepdims = 1> ({new}whole)',
+                f'{new}{side} = Div ({new}{side}_frame, {new}{side}_side)',
+            ]
+        return [*lines, *_fit(new)]
     reduce = 'ReduceMin' if step.rule == 'short' else 'ReduceMax'
     return [
         _constant('int64', f'{new}edge', step.scale[0]),
         f'{new}base = {reduce} <keepdims = 1> ({new}old)',
         f'{new}times = Mul ({new}old, {new}edge)',
         f'{new}size = Div ({new}times, {new}base)',
+    ]
+
+
+def _fit(new: str) -> list[str]:
+    """``size`` by the smaller of the factors ``long`` and ``short``."""
+    return [f'{new}factor = Min ({new}long, {new}short)', *_scaled(new, 'factor', 'size')]
+
+
+def _scaled(new: str, factor: str, name: str) -> list[str]:
+    return [
+        f'{new}{name}_exact = Mul ({new}whole, {new}{factor})',
+        f'{new}{name}_up = Add ({new}{name}_exact, {new}half)',
+        f'{new}{name} = Cast <to = {_INT64}> ({new}{name}_up)',
     ]
 
 

@@ -19,6 +19,8 @@ PIPELINES = dict(
         dict(type='Pad', size=(320, 320), pad_val=dict(img=(114, 114, 114))),
     ],
     exact=[dict(type='Resize', scale=(96, 64), keep_ratio=False)],
+    factor=[dict(type='Resize', scale_factor=0.548, keep_ratio=True)],
+    factors=[dict(type='Resize', scale_factor=(1.5, 0.7))],
     cubic=[dict(type='Resize', scale=64, interpolation='bicubic')],
     crop=[
         dict(type='ResizeEdge', scale=80, edge='short', backend='pillow', interpolation='bicubic'),
@@ -67,7 +69,7 @@ def test_equals_mmcv(name):
     ('transform', 'says'),
     [
         (dict(type='Rotate'), 'the test pipeline has Rotate, which is not exported: it may have'),
-        (dict(type='Resize', scale_factor=2.0), r'has no scale=\(W, H\): use --no-resize'),
+        (dict(type='Resize', keep_ratio=True), 'neither scale nor scale_factor'),
         (dict(type='Resize', scale=8, interpolation='area'), "by cv2 with interpolation='area'"),
         (dict(type='Pad', size_divisor=32), r'is exported with size=\(W, H\) only'),
         (dict(type='Pad', size=(8, 8), pad_val=(1, 2, 3)), 'only one value for all channels'),
