@@ -73,7 +73,7 @@ docs: $(INSTALLED)
 	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs docs/_build/html
 
 notebook: $(INSTALLED)
-	ITERS=60 $(BIN)/python tools/dev/run_notebook.py demo/tutorial.ipynb
+	MINUTES=1 $(BIN)/python tools/dev/run_notebook.py demo/tutorial.ipynb
 
 linkcheck: $(INSTALLED)
 	$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/linkcheck

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,30 +100,61 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def run_tool_in(folder: Path, script: str, *arguments, ok: bool = True) -> str:
-    """The same for a script of ``tools/``, in a process that need not import everything first."""
-    log = folder / 'printed'
+def free_port() -> str:
+    """One that no other process gets by chance until it is used: ephemeral ones are above these."""
+    for port in range(20000 + os.getpid() % 9000, 32768):
+        with socket.socket() as s, suppress(OSError):
+            s.bind(('127.0.0.1', port))
+            return str(port)
+    raise RuntimeError('no port below 32768 is free')
+
+
+def run_tool_in(folder: Path, script: str, *arguments, ok: bool = True, ranks: int = 1) -> str:
+    """The same for a script of ``tools/``, in a process that need not import everything first.
+
+    With ranks, in as many processes as torchrun would start; returns what the first one printed.
+    """
     argv = [str(part) for part in (ROOT / 'tools' / script, *arguments)]
-    process = _server.Process(target=_run_tool, args=(folder, argv, log))
-    process.start()
-    process.join(timeout=300)
-    status = process.exitcode  # None: it has not ended
-    if status is None:
-        kill(process.pid)
-    printed = log.read_text()
-    log.unlink()
-    assert status is not None and (status == 0) == ok, printed[-5000:]
-    return printed
+    processes, logs = [], [folder / f'printed{rank}' for rank in range(ranks)]
+    env = _torchrun_env(ranks) if ranks > 1 else {}
+    for rank, log in enumerate(logs):
+        own = dict(env, RANK=str(rank), LOCAL_RANK=str(rank)) if env else {}
+        processes.append(_server.Process(target=_run_tool, args=(folder, argv, log, own)))
+        processes[-1].start()
+    statuses = []
+    for process in processes:
+        process.join(timeout=300)
+        statuses.append(process.exitcode)  # None: it has not ended
+        if process.exitcode is None:
+            kill(process.pid)
+    printed = [log.read_text() for log in logs]
+    for log in logs:
+        log.unlink()
+    for status, text in zip(statuses, printed, strict=True):
+        assert status is not None and (status == 0) == ok, text[-5000:]
+    return printed[0]
 
 
-def _run_tool(folder: Path, argv: list[str], log: Path) -> None:
+def _torchrun_env(ranks: int) -> dict[str, str]:
+    return dict(
+        WORLD_SIZE=str(ranks),
+        LOCAL_WORLD_SIZE=str(ranks),
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=free_port(),
+        TORCHELASTIC_RUN_ID='none',
+        TORCHELASTIC_RESTART_COUNT='0',
+        TORCHELASTIC_MAX_RESTARTS='0',
+    )
+
+
+def _run_tool(folder: Path, argv: list[str], log: Path, env: dict[str, str]) -> None:
     with log.open('w') as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
             stream.reconfigure(line_buffering=True)
     multiprocessing.set_start_method(None, force=True)  # for what it starts, as anywhere else
     os.chdir(folder)
-    os.environ['PYTHONPATH'] = str(ROOT)
+    os.environ.update(env, PYTHONPATH=str(ROOT))
     sys.argv = argv
     sys.path[0] = str(Path(argv[0]).parent)
     runpy.run_path(argv[0], run_name='__main__')

@@ -74,8 +74,8 @@ def check_golden(device: torch.device) -> dict[str, float]:
     weights = {name: official_tensor(name, tuple(s)) for name, s in golden['shapes'].items()}
     model = PaCaViT('tiny').eval()
     model.load_state_dict(convert_official(weights, 'backbone'))
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('highest')
     try:
         with torch.backends.cudnn.flags(allow_tf32=False):
             errors = {
@@ -83,7 +83,7 @@ def check_golden(device: torch.device) -> dict[str, float]:
                 for dtype in TOLERANCE
             }
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.set_float32_matmul_precision(precision)
     limits = {str(dtype).removeprefix('torch.'): limit for dtype, limit in TOLERANCE.items()}
     if any(not error <= limits[name] for name, error in errors.items()):
         raise GoldenError(f'errors {errors} are above {limits}')

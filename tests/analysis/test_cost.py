@@ -1,6 +1,7 @@
 import json
 import math
 import runpy
+import sys
 
 import pytest
 import torch
@@ -175,15 +176,15 @@ def test_cost_is_linear_in_the_pixels():
     assert (second - first) * 5 == (third - second) * 3
 
 
-def test_scaling(root, tool, tmp_path):
-    printed = tool(
-        'analysis/scaling.py',
-        *('--models', 'plain-vit', '--sides', '64', '128', '--repeats', '1'),
-        *('--warmup', '0', '--device', 'cpu'),
-    )
+def test_scaling(root, monkeypatch, capsys, tmp_path):
+    script = runpy.run_path(str(root / 'tools/analysis/scaling.py'))
+    monkeypatch.chdir(tmp_path)
+    arguments = '--models plain-vit --sides 64 128 --repeats 1 --warmup 0 --device cpu'
+    monkeypatch.setattr(sys, 'argv', ['scaling.py', *arguments.split()])
+    script['main']()  # here, where the server of worker processes runs already
+    printed = capsys.readouterr().out
     rows = json.loads((tmp_path / 'work_dirs/scaling.json').read_text())
-    models = runpy.run_path(str(root / 'tools/analysis/scaling.py'))['MODELS']
-    model = build_backbone(models['plain-vit'](64))
+    model = build_backbone(script['MODELS']['plain-vit'](64))
     cost = count_cost(model, lambda: model(torch.rand(1, 3, 64, 64)))
     assert [row['shape'] for row in rows] == [[1, 64, 64], [1, 128, 128]]
     assert rows[0]['macs'] == cost.macs

@@ -1,6 +1,6 @@
 """Execute a notebook in an empty folder and fail if a cell fails.
 
-Example: ITERS=60 python tools/dev/run_notebook.py demo/tutorial.ipynb
+Example: MINUTES=1 python tools/dev/run_notebook.py demo/tutorial.ipynb
 """
 
 import argparse
