@@ -17,6 +17,7 @@ from mmpaca.deploy.agreement import TOLERANCES, Agreement, Detections, Tolerance
 from mmpaca.deploy.metadata import detection_cfg
 
 from .inference import Predictor
+from .quiet import quiet
 
 #: From (B, H, W, 3) uint8 RGB to the outputs by name.
 RunFile = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -268,7 +269,7 @@ def _verify_ap(comparison: Comparison, config: Config, ann_file: Path) -> list[s
             'give a folder of images'
         )
     metric.update(ann_file=str(ann_file.absolute()))
-    with DefaultScope.overwrite_default_scope('mmdet'):
+    with quiet(), DefaultScope.overwrite_default_scope('mmdet'):
         dataset = DATASETS.build(settings)
         evaluators = [Evaluator(copy.deepcopy(metric)) for _ in range(2)]
     paths = []
@@ -287,7 +288,8 @@ def _verify_ap(comparison: Comparison, config: Config, ann_file: Path) -> list[s
             evaluator.process([_sample(found, info, image.shape[:2])])
     for evaluator in evaluators:
         evaluator.dataset_meta = dataset.metainfo
-    expected, given = (evaluator.evaluate(len(paths)) for evaluator in evaluators)
+    with quiet():
+        expected, given = (evaluator.evaluate(len(paths)) for evaluator in evaluators)
     _compare_ap(expected, given, comparison.tolerance)
     return paths
 

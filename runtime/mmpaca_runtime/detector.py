@@ -16,11 +16,13 @@ from .result import Result, from_label_map, paste_masks
 
 FORMAT = '1'  # version of inputs, outputs and metadata
 LARGEST = 2**31 - 1  # bytes of an ONNX file
-OUTPUTS = {
-    'detection': {'boxes', 'scores', 'labels'},
-    'instance': {'boxes', 'scores', 'labels', 'masks'},
-    'classification': {'scores'},
-    'segmentation': {'label_map'},
+DETECTION = {'boxes': 'float', 'scores': 'float', 'labels': 'int64'}
+MASKS = ('box', 'float'), ('image', 'bool')  # mask_type, type
+OUTPUTS = {  # with their types
+    'detection': DETECTION,
+    'instance': {**DETECTION, 'masks': 'float or bool'},
+    'classification': {'scores': 'float'},
+    'segmentation': {'label_map': 'uint8 or int64'},
 }
 # Key of an entry that names another file with weights, however its length is encoded. mmpaca writes
 # none, and a path in a file from elsewhere may lead anywhere.
@@ -61,6 +63,7 @@ class Detector:
             if key.startswith('mmpaca.')
         }
         self.task = self.metadata.get('task', '')
+        self._mask_type = self.metadata.get('mask_type')
         self._names = [output.name for output in self._session.get_outputs()]
         self._check()
         self.classes = [str(name) for name in self._read('classes', list)]
@@ -97,11 +100,13 @@ class Detector:
 
     def _run(self, batch: np.ndarray) -> list[np.ndarray]:
         try:
-            return self._session.run(self._names, {'image': batch})
+            outputs = self._session.run(self._names, {'image': batch})
         except Exception as error:  # ONNX Runtime's errors share no class
             wanted = self._session.get_inputs()[0].shape
             text = f'fails on images {batch.shape}, it takes {wanted}: {shorten(error)}'
             raise ModelError(f'{self._path}: {text}') from None
+        self._check_outputs(dict(zip(self._names, outputs, strict=True)), *batch.shape[:3])
+        return outputs
 
     def _result(self, image: np.ndarray, found: dict[str, Any], score_thr: float) -> Result:
         if self.task == 'segmentation':
@@ -115,23 +120,38 @@ class Detector:
             labels, boxes = found['labels'][keep], found['boxes'][keep]
         if self.task == 'instance':
             masks = found['masks'][keep]
-            if self.metadata.get('mask_type') == 'box':
+            if self._mask_type == 'box':
                 masks = paste_masks(masks, boxes, *image.shape[:2], self._mask_thr)
         return Result(image, boxes, scores[keep], labels, masks, self.classes)
 
     def _check(self) -> None:
         text, version = '', self.metadata.get('format')
         inputs = [(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()]
+        types = {o.name: o.type.partition('(')[2][:-1] for o in self._session.get_outputs()}
+        outputs = OUTPUTS.get(self.task, {}).items()
+        wrong = [name for name, kinds in outputs if types.get(name, 'none') not in kinds]
         if version is None:
             text = 'not written by `mmpaca export`: it has no metadata'
         elif version != FORMAT:
             text = f'format {version!r:.40}, this mmpaca-runtime reads {FORMAT!r}; upgrade it'
         elif self.task not in OUTPUTS:
             text = f'task {self.task!r:.40} is not covered, only {", ".join(OUTPUTS)}'
-        elif inputs != [('image', 'tensor(uint8)', 4)] or not OUTPUTS[self.task] <= {*self._names}:
+        elif inputs != [('image', 'tensor(uint8)', 4)] or wrong:
             text = f'inputs or outputs are not those of the task {self.task}'
+        elif self.task == 'instance' and (self._mask_type, types['masks']) not in MASKS:
+            text = f'mask_type {self._mask_type!r:.40} does not fit the masks'
         if text:
             raise ModelError(f'{self._path}: {text}')
+
+    def _check_outputs(self, found: dict[str, Any], *size: int) -> None:
+        n = found.get('scores', np.empty(0)).shape[1:2]
+        cells = size[1:] if self._mask_type == 'image' else np.shape(found.get('masks'))[-2:]
+        wanted = dict(scores=n, labels=n, boxes=(*n, 4), masks=(*n, *cells), label_map=size[1:])
+        for name in OUTPUTS[self.task]:
+            if found[name].shape != (size[0], *wanted[name]):
+                raise ModelError(f'{self._path}: {name} has the shape {found[name].shape}')
+        if not (np.abs(found.get('boxes', 0)) < 1e7).all():  # of NaN neither
+            raise ModelError(f'{self._path}: boxes are not finite, or far from any image')
 
     def _read(self, key: str, kind: Any) -> Any:
         try:

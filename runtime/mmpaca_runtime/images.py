@@ -17,7 +17,8 @@ def to_array(image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
 
     Raises:
         OSError: the file is missing or must not be read.
-        ValueError: no image, a broken or too large one, or an array of another kind; one sentence.
+        ValueError: no image, a broken, empty or too large one, or pixels of another kind; one
+            sentence.
     """
     if isinstance(image, np.ndarray):
         if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
@@ -27,6 +28,8 @@ def to_array(image: str | os.PathLike | Image.Image | np.ndarray) -> np.ndarray:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I;16'):  # Pillow would cut off what is above 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode in 'IF' or 0 in image.size:
+            raise ValueError(f'{image.mode} image of {image.size}: 8 or 16 bits are read')
         return np.asarray(image.convert('RGB'))
     try:
         with Image.open(image) as opened:

@@ -55,8 +55,7 @@ class Result:
         colours = COLOURS[self.labels % len(COLOURS)]
         if self.masks is not None:
             for k in shown[::-1]:  # the best on top
-                mask = self.masks[k]
-                picture[mask] = picture[mask] // 2 + colours[k] // 2
+                picture[self.masks[k]] = picture[self.masks[k]] // 2 + colours[k] // 2
         drawn = Image.fromarray(picture)
         pen = ImageDraw.Draw(drawn)
         size = max(10, min(drawn.size) // 40)
@@ -64,8 +63,7 @@ class Result:
         if self.boxes is None:
             shown = shown[:5] if self.label_map is None else shown
             for line, k in enumerate(shown):
-                colour = 'white' if self.label_map is None else tuple(colours[k].tolist())
-                at = 4, 4 + line * (size + 4)
+                at, colour = (4, 4 + line * (size + 4)), tuple(colours[k].tolist())
                 pen.text(at, texts[k], colour, font, stroke_width=1, stroke_fill='black')
             return drawn
         for k in shown[::-1]:
@@ -99,9 +97,9 @@ def from_label_map(image: np.ndarray, label_map: np.ndarray, classes: list[str])
     """The classes of a label map (H, W), with their shares of the pixels."""
     labels, counts = np.unique(label_map, return_counts=True)
     order = np.argsort(-counts, kind='stable')
-    labels, counts = labels[order].astype(np.int64), counts[order]
+    labels, shares = labels[order].astype(np.int64), counts[order] / label_map.size
     masks = label_map == labels[:, None, None]
-    return Result(image, None, counts / label_map.size, labels, masks, classes, label_map)
+    return Result(image, None, shares, labels, masks, classes, label_map)
 
 
 def paste_masks(
@@ -121,9 +119,8 @@ def paste_masks(
     Source: ``mmdet/models/roi_heads/mask_heads/fcn_mask_head.py``, ``_do_paste_mask``.
     """
     pasted = np.zeros((len(masks), height, width), bool)
-    left, top, right, bottom = boxes.T
-    columns, x_weights = _weights(left, right, masks.shape[2], width)
-    rows, y_weights = _weights(top, bottom, masks.shape[1], height)
+    columns, x_weights = _weights(boxes[:, 0], boxes[:, 2], masks.shape[2], width)
+    rows, y_weights = _weights(boxes[:, 1], boxes[:, 3], masks.shape[1], height)
     for k, ((x0, x1), (y0, y1)) in enumerate(zip(columns.tolist(), rows.tolist(), strict=True)):
         full = y_weights[k, : y1 - y0] @ masks[k] @ x_weights[k, : x1 - x0].T
         np.greater_equal(full, threshold, out=pasted[k, y0:y1, x0:x1])
@@ -152,8 +149,7 @@ def _weights(
         at = (pixel - low) / (high - low) * 2 - 1
     at = np.where(np.isinf(at), 0, at)  # as mmdet
     at = np.nan_to_num(((at + 1) * cells - 1) / 2, nan=-1).clip(-1, cells)[..., None]
-    first = np.floor(at).astype(int)
-    taps = np.concatenate((first, first + 1), 2)
+    taps = np.floor(at).astype(int) + np.arange(2)
     weights = np.zeros((*at.shape[:2], cells + 3), np.float32)  # from cell -1 on
     np.put_along_axis(weights, taps + 1, 1 - np.abs(at - taps.astype(np.float32)), 2)
     return near, weights[..., 1:-2]

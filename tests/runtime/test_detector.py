@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from commands import ROOT
-from handmade import BOXES, MASKS, make_model, write_model
+from handmade import BOXES, MASKS, OUTPUTS, make_model, write_model
 from mmpaca_runtime import Detector, ModelError, Result
 from PIL import Image
 
@@ -173,11 +173,14 @@ def other_input(model: onnx.ModelProto) -> bytes:
         (make_model(classes='[' * 100_000), 'mmpaca.classes is missing or invalid'),
         (make_model(mask_thr=None), 'mmpaca.mask_thr is missing or invalid'),
         (make_model({'scores': MASKS}), 'outputs are not those of the task instance'),
+        (make_model(mask_type='image'), "mask_type 'image' does not fit the masks"),
+        (make_model(task='segmentation'), 'outputs are not those of the task segmentation'),
+        (make_model().SerializeToString()[:-300], '(cannot load it|not written by)'),
         (external(make_model()), 'refers to weights in other files'),
         (foreign_operator(make_model()), 'cannot load it'),
         (other_input(make_model()), '(cannot load it|inputs or outputs)'),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_other_files_are_refused_in_one_sentence(content, error, tmp_path):
     path = tmp_path / 'file.onnx'
@@ -186,6 +189,21 @@ def test_other_files_are_refused_in_one_sentence(content, error, tmp_path):
         Detector(path, threads=1)
     text = str(raised.value)
     assert text.startswith(str(path)) and '\n' not in text and len(text) < len(str(path)) + 300
+
+
+@pytest.mark.parametrize(
+    ('changes', 'error'),
+    [
+        (dict(boxes=BOXES[:2]), r'boxes has the shape \(1, 2, 4\)'),
+        (dict(boxes=BOXES * np.nan), 'boxes are not finite, or far from any image'),
+        (dict(masks=MASKS[..., 0]), r'masks has the shape \(1, 3, 4\)'),
+    ],
+    ids=range(3),
+)
+def test_outputs_of_another_shape(changes, error, tmp_path):
+    detector = Detector(write_model(tmp_path / 'a.onnx', {**OUTPUTS, **changes}), threads=1)
+    with pytest.raises(ModelError, match=error):
+        detector(WHITE)
 
 
 def test_too_large_a_file_is_not_read(tmp_path):
@@ -201,6 +219,8 @@ def test_unusable_images_and_devices(model, tmp_path):
     for image in (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ValueError, match=r'an image is \(H, W, 3\) uint8 RGB'):
             detector(image)
+    with pytest.raises(ValueError, match='F image of .*: 8 or 16 bits are read'):
+        detector(Image.new('F', (4, 4)))
     (tmp_path / 'a.png').write_text('no image')
     with pytest.raises(ValueError, match='a.png: not an image'):
         detector(tmp_path / 'a.png')

@@ -4,12 +4,14 @@
 
 CHECKPOINT is a file, `published`, or `none` for random weights, which detect about as much as the
 limit of the config. All run in one process and take turns; the table, in Markdown, has medians and
-their ratio to PyTorch. Images for int8 are --calibration, or generated ones, which is enough for
-times. Nothing else should run on the machine.
+their ratio to PyTorch. Masks are pasted into the image by mmdet's code and by mmpaca-runtime's. Images
+for int8 are --calibration, or generated ones, which is enough for times. Nothing else should run on
+the machine.
 """
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,17 +22,14 @@ import numpy as np
 import mmpaca.plugin
 from mmpaca.apis.configs import find_checkpoint, find_config, read_config
 from mmpaca.apis.deploy import ExportOptions, open_model, write_model
-from mmpaca.apis.verification import (
-    detections,
-    generated_pictures,
-    open_onnx,
-    predict,
-    read_rgb,
-)
+from mmpaca.apis.verification import generated_pictures, open_onnx, predict, read_rgb
 from mmpaca.compat import require
 from mmpaca.datasets.images import find_images
 from mmpaca.deploy.openvino import open_openvino, write_openvino
 from mmpaca.deploy.quantization import quantize_onnx
+
+sys.path.insert(0, str(Path(__file__).parents[2] / 'runtime'))
+from mmpaca_runtime.result import from_label_map, paste_masks
 
 KINDS = ('onnxruntime', 'onnxruntime int8', 'OpenVINO', 'OpenVINO bf16', 'OpenVINO int8')
 PAUSE = 0.3  # seconds; threads that have just finished still spin for a while
@@ -62,6 +61,16 @@ def open_kind(kind: str, content: bytes, images: list[np.ndarray], folder: Path)
     write_openvino(content, path, int8_images=images if 'int8' in kind else None)
     size = path.stat().st_size + path.with_suffix('.bin').stat().st_size
     return open_openvino(path, 'bf16' if 'bf16' in kind else 'f32'), size
+
+
+def finish(outputs: dict[str, np.ndarray], image: np.ndarray) -> None:
+    """Do to the outputs of an image what mmpaca-runtime does: paste the masks of boxes."""
+    if 'label_map' in outputs:
+        from_label_map(image, outputs['label_map'][0], [])
+    elif outputs.get('masks', np.empty(0, bool)).dtype != bool:
+        kept = outputs['labels'][0] >= 0
+        boxes, masks = outputs['boxes'][0][kept], outputs['masks'][0][kept]
+        paste_masks(masks, boxes, *image.shape[:2], 0.5)
 
 
 def measure(runs: dict[str, Callable], image: np.ndarray, repeats: int) -> dict[str, float]:
@@ -98,9 +107,7 @@ def benchmark(
             print('this CPU has no bfloat16: OpenVINO bf16 is skipped')
             continue
         file_run, sizes[kind] = open_kind(kind, content, images, folder)
-        runs[kind] = lambda image, run=file_run: detections(
-            run(image), predictor.model, image.shape[1:3]
-        )
+        runs[kind] = lambda image, run=file_run: finish(run(image), image[0])
     medians = measure(runs, image, args.repeats)
     base = medians['PyTorch']
     shape = 'x'.join(map(str, size))

@@ -1,9 +1,6 @@
 """Seconds that a config needs on this machine, measured with a few real steps."""
 
-import contextlib
 import copy
-import io
-import logging
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -16,6 +13,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+
+from mmpaca.apis.quiet import quiet
 
 _WARMUP, _STEPS, _IMAGES = 2, 6, 3
 
@@ -33,7 +32,7 @@ def measure_seconds(config: Config, detections: int) -> tuple[float, float]:
     """
     config = copy.deepcopy(config)
     config.model.test_cfg.rcnn.max_per_img = detections
-    with _quiet(), DefaultScope.overwrite_default_scope(config.default_scope):
+    with quiet(), DefaultScope.overwrite_default_scope(config.default_scope):
         model = revert_sync_batchnorm(MODELS.build(config.model)).to(get_device())
         model.init_weights()
         optim_wrapper = build_optim_wrapper(model, config.optim_wrapper)
@@ -49,18 +48,6 @@ def measure_seconds(config: Config, detections: int) -> tuple[float, float]:
             batches = _batches(config.val_dataloader)
             testing = [_timed(model.val_step, batches) for _ in range(1 + _IMAGES)][1:]
     return median(training), median(testing)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what mmengine logs and pycocotools prints: the training will do so again."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _batches(dataloader: dict) -> Iterator:
