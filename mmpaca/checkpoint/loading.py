@@ -38,7 +38,7 @@ from .config_text import CodeInConfigError, check_configs
 from .preprocessing import META_KEY
 from .safetensors import SUFFIX, load_safetensors
 from .standins import RefusedObjectsError
-from .unpickling import pickle_module
+from .unpickling import PickleModule
 
 _WEIGHT_KEYS = ('state_dict', 'model')
 _FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
@@ -122,11 +122,13 @@ def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
             return torch.load(filename, map_location=map_location, weights_only=False)
         with open(filename, 'rb') as file:
             sizes = storage_sizes(file)
-            own = pickle_module(os.path.getsize(filename), sizes)
+            own = PickleModule(os.path.getsize(filename), sizes)
             # False, for torch accepts no other unpickler with True. Ours is the narrower one.
-            return torch.load(
+            loaded = torch.load(
                 file, map_location=map_location, pickle_module=own, weights_only=False
             )
+            own.check()
+            return loaded
     except torch.OutOfMemoryError:
         raise
     except RefusedObjectsError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from .preprocessing import META_KEY
 from .saving import write_atomically
+from .standins import check_booleans
 
 SUFFIX = '.safetensors'
 # Metadata that testing, fine-tuning and inferencers read.
@@ -33,10 +35,19 @@ def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
     try:
         with safe_open(filename, framework='pt') as file:
             weights = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+            for value in weights.values():
+                if value.dtype == torch.bool:
+                    check_booleans(value.view(torch.uint8))
             meta = json.loads((file.metadata() or {}).get('meta', '{}'))
             if not isinstance(meta, dict):
                 raise TypeError(f'its meta is a {type(meta).__name__}, not a dict')
-    except (SafetensorError, ValueError, TypeError, RecursionError) as error:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise RuntimeError(
             f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
             f'unreadable or no safetensors file: {error}'

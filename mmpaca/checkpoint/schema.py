@@ -1,7 +1,7 @@
 """Check the content of a training checkpoint against the run that resumes from it.
 
 Everything is checked before anything is applied; an error names the entry, what it holds and what
-it should hold. :mod:`.optimizer_schema` checks optimizers and schedulers.
+it should hold. :mod:`.optimizer_schema` and :mod:`.scheduler_schema` check optimizers and schedulers.
 """
 
 import reprlib
@@ -14,10 +14,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
-_REMEDY = (
-    'Resume from another checkpoint, or start a new run from its weights with --cfg-options '
-    'load_from=FILE (without --resume)'
-)
+NEW_RUN = 'start a new run from its weights with --cfg-options load_from=FILE (without --resume)'
+_REMEDY = f'Resume from another checkpoint, or {NEW_RUN}'
 _MAX_SEED = 2**32 - 1
 LARGEST = sys.float_info.max
 # Entries of message_hub.runtime_info that decide what a run saves and deletes.
@@ -163,8 +161,7 @@ def needed(checkpoint: Mapping, key: str) -> Any:
         raise SchemaError(
             key,
             'is missing',
-            f'{hint}, or start a new run from its weights with --cfg-options load_from=FILE '
-            '(without --resume)',
+            f'{hint}, or {NEW_RUN}',
         )
     return checkpoint[key]
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
@@ -24,7 +23,11 @@ _HISTORY_METHODS = ('min', 'max', 'mean', 'current')
 _HISTORY_STATE = {'_log_history', '_count_history', 'max_length', 'statistics_methods'}
 # Booleans, integers and floats. Object, void and structured types could hold pointers.
 _NUMERIC = re.compile(r'[<>=|]?([?]|b1|[iu][1248]|f(2|4|8|12|16))')
+# Types of torch that have no kernels, or need a scale.
+_OPAQUE = re.compile(r'q|bits|u?int[1-7]$')
 _KEYS = (str, int, float, bool, bytes, type(None), torch.dtype, np.number)
+_LARGEST_KEY = 2**61 - 2  # numbers above have the hashes of others: many of them take for ever
+_MAX_PARTS = 8
 # An expanded tensor (stride 0) may be larger than its storage, but not without a bound.
 _MAX_EXPANDED = 2**24
 
@@ -59,9 +62,15 @@ def check_key(key: Any) -> Any:
         UnpicklingError: it is neither a number, text nor a flat tuple of them. The hash of a
             deeply nested tuple overflows the stack.
     """
-    for part in key if type(key) in (tuple, torch.Size) else (key,):
+    is_tuple = type(key) in (tuple, torch.Size)
+    parts, largest = (key, 2**31) if is_tuple else ((key,), _LARGEST_KEY)
+    if len(parts) > _MAX_PARTS:
+        raise UnpicklingError(f'a tuple of {len(parts)} as a key')
+    for part in parts:
         if not isinstance(part, _KEYS):
             raise UnpicklingError(f'a {type(part).__name__} as a key')
+        if type(part) is int and abs(part) > largest:
+            raise UnpicklingError('a large number as a key')
     return key
 
 
@@ -150,22 +159,20 @@ def build_namespace(namespace: argparse.Namespace, state: Any) -> None:
     vars(namespace).update(state)
 
 
-def _config_dict(content: Any = None) -> ConfigDict:
-    """A ConfigDict without special attributes, by which numpy would read any address."""
+def _config_dict(content: Any = None) -> dict:
+    """A plain dict: numpy reads any address that an attribute of a ConfigDict names."""
     _expect(content is None or type(content) is dict, 'ConfigDict')
-    config = ConfigDict(content or {})
-    _check_config(config)
-    return config
+    return dict(content or {})
 
 
-def _check_config(value: Any) -> None:
-    if isinstance(value, dict):
-        for key, part in dict.items(value):
-            _expect(not isinstance(key, str) or not key.startswith('__'), f'ConfigDict({key})')
-            _check_config(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            _check_config(part)
+def check_booleans(values: Tensor) -> None:
+    """Check that bytes, as uint8, are booleans.
+
+    Raises:
+        UnpicklingError: one is neither 0 nor 1.
+    """
+    if values.numel() and int(values.max()) > 1:
+        raise UnpicklingError(f'a boolean of value {int(values.max())}')
 
 
 def build_ordered_dict(instance: OrderedDict, state: Any) -> None:
@@ -178,7 +185,7 @@ def build_ordered_dict(instance: OrderedDict, state: Any) -> None:
 def _dtype(code: Any, *_: Any) -> np.dtype:
     if type(code) is not str or not _NUMERIC.fullmatch(code):
         raise RefusedObjectsError([f'numpy.dtype({code!r})'])
-    return np.dtype(code)
+    return np.dtype(code, copy=True)  # its byte order may change: numpy shares others
 
 
 def build_dtype(dtype: np.dtype, state: Any) -> np.dtype:
@@ -192,6 +199,7 @@ def build_dtype(dtype: np.dtype, state: Any) -> np.dtype:
 def _scalar(dtype: Any, content: Any) -> np.generic:
     _expect(isinstance(dtype, np.dtype) and type(content) is bytes, 'numpy scalar')
     _expect(len(content) == dtype.itemsize, f'numpy scalar of {len(content)} bytes')
+    _expect(dtype.kind != 'b' or content in (b'\0', b'\1'), 'numpy scalar')
     return np.frombuffer(content, dtype)[0]
 
 
@@ -209,6 +217,8 @@ def build_array(array: np.ndarray, state: Any) -> None:
     _expect(isinstance(dtype, np.dtype) and type(content) is bytes, 'numpy.ndarray')
     if len(content) != math.prod(shape) * dtype.itemsize:
         raise UnpicklingError(f'an array {shape} of {dtype} with {len(content)} bytes')
+    if dtype.kind == 'b' and content.translate(None, b'\0\1'):
+        raise UnpicklingError('booleans that are neither 0 nor 1')
     array.__setstate__((1, shape, dtype, fortran, content))
 
 
@@ -218,7 +228,8 @@ def _size(sizes: Any = ()) -> torch.Size:
 
 
 def _device(kind: Any, index: Any = None) -> torch.device:
-    _expect(type(kind) is str and (index is None or type(index) is int), 'torch.device')
+    valid = index is None or (type(index) is int and 0 <= index < 128)
+    _expect(type(kind) is str and valid, 'torch.device')
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 
@@ -339,7 +350,7 @@ ALLOWED: dict[str, Any] = {
     **{
         f'torch.{name}': dtype
         for name, dtype in vars(torch).items()
-        if isinstance(dtype, torch.dtype) and not name.startswith('q')
+        if isinstance(dtype, torch.dtype) and not _OPAQUE.match(name)
     },
 }
 # Types that a pickle may give a state, and how.

@@ -10,11 +10,12 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pickle import UnpicklingError
-from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
+import torch
 
+from .limits import MAX_OPCODES, Budget
 from .standins import (
     ALLOWED,
     BUILDERS,
@@ -22,6 +23,7 @@ from .standins import (
     RefusedObjectsError,
     StorageType,
     build_dtype,
+    check_booleans,
     check_key,
 )
 
@@ -42,7 +44,9 @@ class Unpickler:
     """
 
     sizes: Mapping[str, int] | None = None  # bytes of each storage; None: unknown until read
-    limit = 0  # bytes of all storages together
+    limit = 0  # bytes of the file
+    declared: dict[str, int]  # bytes of each storage so far
+    booleans: dict[int, torch.UntypedStorage]  # storages of booleans, by address
 
     def __init__(self, file: IO[bytes], *, encoding: str = 'utf-8') -> None:
         self.file, self.encoding = file, encoding
@@ -50,21 +54,27 @@ class Unpickler:
         self.marked: list[list[Any]] = []  # what lies below each mark
         self.memo: dict[int, Any] = {}
         self.empty: dict[int, Any] = {}  # arrays that have yet to get their content, by id
-        self.declared: dict[str, int] = {}  # bytes of each storage so far
-        self.total = 0  # and of all of them
+        self.total = 0  # bytes of all storages
+        self.budget = Budget(self.limit)
 
     def load(self) -> Any:
         """The object."""
-        operations = [(opcode.name, value) for opcode, value, _ in pickletools.genops(self.file)]
-        names = {_global_name(str(value)) for opcode, value in operations if opcode == 'GLOBAL'}
+        start = self.file.tell()
+        names = set()
+        for number, (opcode, value, _) in enumerate(pickletools.genops(self.file)):
+            if number == MAX_OPCODES:
+                raise UnpicklingError(f'it has more than {MAX_OPCODES} opcodes')
+            if opcode.name == 'GLOBAL':
+                names.add(_global_name(str(value)))
         refused = sorted(names - ALLOWED.keys())
         if refused:
             raise RefusedObjectsError(refused)
-        for opcode, value in operations:
-            if opcode not in _SILENT:
-                step = getattr(self, f'_op_{opcode.lower()}', None)
+        self.file.seek(start)
+        for opcode, value, _ in pickletools.genops(self.file):
+            if opcode.name not in _SILENT:
+                step = getattr(self, f'_op_{opcode.name.lower()}', None)
                 if step is None:
-                    raise UnpicklingError(f'unsupported opcode {opcode}')
+                    raise UnpicklingError(f'unsupported opcode {opcode.name}')
                 step(value)
         return self.stack.pop()
 
@@ -80,12 +90,15 @@ class Unpickler:
         name = function.name if isinstance(function, Allowed) else type(function).__name__
         if not isinstance(function, Allowed) or function.call is None:
             raise RefusedObjectsError([f'a call of {name}'])
+        self.budget.spend(arguments)
         try:
             result = function.call(*arguments)
         except TypeError as error:  # e.g. the number of arguments
             raise RefusedObjectsError([f'a call of {name} with unusual arguments']) from error
         if type(result) is np.ndarray:
             self.empty[id(result)] = result
+        if isinstance(result, torch.Tensor) and result.dtype == torch.bool:
+            self.booleans[result.untyped_storage().data_ptr()] = result.untyped_storage()
         self.stack.append(result)
 
     _op_newobj = _op_reduce
@@ -99,6 +112,7 @@ class Unpickler:
             raise RefusedObjectsError(['numpy.ndarray that changes'])
         if type(instance) not in BUILDERS:
             raise RefusedObjectsError([f'a state of {type(instance).__name__}'])
+        self.budget.spend(state)
         BUILDERS[type(instance)](instance, state)
 
     def _replace(self, old: Any, new: Any) -> None:
@@ -116,6 +130,8 @@ class Unpickler:
             raise UnpicklingError('no storage')
         if type(key) is not str or type(location) is not str or type(number) is not int:
             raise UnpicklingError('no storage')
+        if location.partition(':')[0] == 'meta':
+            raise UnpicklingError(f'storage {key} is on the meta device, without values')
         size = number * storage_type.dtype.itemsize
         if self.sizes is not None and self.sizes.get(key) != size:
             raise UnpicklingError(
@@ -219,19 +235,38 @@ class Unpickler:
     _op_long_binput, _op_long_binget = _op_binput, _op_binget
 
 
-def pickle_module(limit: int, sizes: Mapping[str, int] | None = None) -> SimpleNamespace:
-    """Build a ``pickle_module`` for ``torch.load``.
+class PickleModule:
+    """A ``pickle_module`` for one ``torch.load``.
 
     Args:
-        limit: bytes that all storages of a file may have together.
+        limit: bytes of the file, the most that all its storages may have together.
         sizes: bytes of each storage, by its key; None where the file format does not say.
     """
-    limited = type('Unpickler', (Unpickler,), dict(limit=limit, sizes=sizes))
 
-    def load(file: IO[bytes], **options: Any) -> Any:
-        return limited(file, **options).load()
+    __name__ = __name__
 
-    return SimpleNamespace(Unpickler=limited, load=load, __name__=__name__)
+    def __init__(self, limit: int, sizes: Mapping[str, int] | None = None) -> None:
+        self.declared: dict[str, int] = {}
+        self.booleans: dict[int, torch.UntypedStorage] = {}
+        self.Unpickler = type(
+            'Unpickler', (Unpickler,), {**vars(self), 'limit': limit, 'sizes': sizes}
+        )
+
+    def load(self, file: IO[bytes], **options: Any) -> Any:
+        """Load a pickle of the format of torch < 1.6; the last one lists the storages to read."""
+        result = self.Unpickler(file, **options).load()
+        if self.declared and not (type(result) is list and sorted(result) == sorted(self.declared)):
+            raise UnpicklingError('a storage without values')
+        return result
+
+    def check(self) -> None:
+        """Check what was read after the pickle.
+
+        Raises:
+            UnpicklingError: a boolean is neither 0 nor 1: counting and indexing take that for granted.
+        """
+        for storage in self.booleans.values():
+            check_booleans(torch.empty(0, dtype=torch.uint8).set_(storage))
 
 
 def _global_name(value: str) -> str:

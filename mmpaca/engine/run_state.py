@@ -9,6 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from mmpaca.checkpoint.schema import (
+    NEW_RUN,
     SchemaError,
     check_list,
     check_mapping,
@@ -166,8 +167,7 @@ def _check_optimizers(
             raise SchemaError(
                 'optimizer',
                 f'is of {there.get("type")}, the optimizer of the config is {here["type"]}',
-                'Use the optimizer of the checkpoint, or start a new run from its weights with '
-                '--cfg-options load_from=FILE (without --resume)',
+                f'Use the optimizer of the checkpoint, or {NEW_RUN}',
             )
         check_whole(there.get('states'), f'{entry}.states')
         if isinstance(part, Mapping) and isinstance(part.get('state'), Mapping):

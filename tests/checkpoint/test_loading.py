@@ -66,7 +66,7 @@ def test_what_a_training_run_saves_comes_back(tmp_path):
     )
     assert loaded['meta'] == saved['meta'] and type(loaded['meta']['best']) is np.float32
     assert np.array_equal(loaded['array'], saved['array'])
-    assert loaded['config'].lr == 0.1 and loaded['arguments'].epochs == 3
+    assert loaded['config'] == dict(lr=0.1) and loaded['arguments'].epochs == 3
     assert torch.equal(loaded['state_dict']['weight'], torch.arange(3))
 
 

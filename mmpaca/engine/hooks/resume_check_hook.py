@@ -5,11 +5,14 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
+from mmengine.model import BaseAveragedModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, find_latest_checkpoint
 
-from mmpaca.checkpoint.optimizer_schema import check_optimizer, check_schedulers
+from mmpaca.checkpoint.optimizer_schema import check_optimizer
+from mmpaca.checkpoint.scheduler_schema import check_schedulers
 from mmpaca.checkpoint.schema import (
+    NEW_RUN,
     ResumeError,
     SchemaError,
     check_mapping,
@@ -63,8 +66,7 @@ class ResumeCheckHook(Hook):
         if differences and is_main_process():
             runner.logger.warning(
                 f'{file} differs from the config: {"; ".join(differences)}. Optimizer and '
-                "schedulers continue with the checkpoint's values; to use the config's, start a "
-                'new run from its weights with --cfg-options load_from=FILE (without --resume)'
+                f"schedulers continue with the checkpoint's values; to use the config's, {NEW_RUN}"
             )
 
     def _check(self, runner: Runner, checkpoint: dict) -> list[str]:
@@ -108,13 +110,32 @@ def _check_average(runner: Runner, checkpoint: dict) -> None:
             raise SchemaError(
                 'ema_state_dict',
                 'is there, but this run has no EMAHook',
-                'Add the EMAHook of the checkpoint to custom_hooks, or start a new run from its '
-                'weights with --cfg-options load_from=FILE (without --resume)',
+                f'Add the EMAHook of the checkpoint to custom_hooks, or {NEW_RUN}',
             )
         return
     ours = hooks[0].ema_model.state_dict()
     average = needed(checkpoint, 'ema_state_dict')
     check_tensors(average, ours, 'ema_state_dict', 'the averaged model')
     if 'steps' in ours:
-        steps = average['steps'].item()
-        check_whole(steps, 'ema_state_dict.steps', most=checkpoint['meta']['iter'])
+        done = checkpoint['meta']['iter']
+        steps = check_whole(average['steps'].item(), 'ema_state_dict.steps', most=done)
+        expected = _averaged_iterations(hooks[0], done)
+        if expected not in (None, steps):
+            raise SchemaError(
+                'ema_state_dict.steps',
+                f'is {steps}, expected {expected} for meta.iter={done} and '
+                f'begin_iter={hooks[0].begin_iter} of {type(hooks[0]).__name__}',
+            )
+
+
+def _averaged_iterations(hook: EMAHook, done: int) -> int | None:
+    """Number of iterations that a hook has averaged after ``done``; None if it cannot be told.
+
+    Epochs may have had other lengths before, and a class of one's own may count in another way.
+    """
+    counts = type(hook).after_train_iter is EMAHook.after_train_iter
+    counts &= type(hook)._ema_started is EMAHook._ema_started
+    counts &= type(hook.ema_model).update_parameters is BaseAveragedModel.update_parameters
+    if hook.enabled_by_epoch or not counts:
+        return None
+    return max(0, done - max(0, hook.begin_iter - 1))
