@@ -34,7 +34,7 @@ const modes = {
     const what = usesDecided ? 'This is what decided' : `This is where it attends (${block.title.toLowerCase()}, ${heads})`;
     const whole = area > 0.99 ? '' : `: ${percent(share)} of the map is inside its box, which is ${percent(area)} of the image`;
     const shown = {
-      grid, smooth: usesDecided, title: `${found.name} ${found.score.toFixed(2)}`, colour: paletteOf(found.label),
+      grid, smooth: usesDecided, title: `${found.name} ${found.score.toFixed(2)}`,
       answer: `${what}${whole}.`, note: sentence, warn: !specific, curves: usesDecided ? found.curves : null,
       clustersTitle: `Clusters that it attends to most, ${block.title.toLowerCase()}`,
       clusters: strongest(attentionOf(block, coverageOf(block, chosen), head), STRIP_CLUSTERS),

@@ -117,7 +117,7 @@ class Viewer {
     this.say(shown);
   }
 
-  say({title, colour, answer, note, warn, bar, ticks, caption, curves, clustersTitle, clusters}) {
+  say({title, answer, note, warn, bar, ticks, caption, curves, clustersTitle, clusters}) {
     this.find('.title').textContent = title;
     this.find('.answer').textContent = answer;
     this.find('.note').textContent = note || '';
