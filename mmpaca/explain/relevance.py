@@ -33,8 +33,9 @@ def _flow(trace: Trace, score: Tensor, input_shape: tuple[int, int]) -> Tensor:
     wanted = [*trace.outputs.values()]
     for block in blocks:
         wanted += [block.branch, block.attended]
-    gradients = iter(torch.autograd.grad(score, wanted, retain_graph=True, allow_unused=True))
-    started = {i: _contribution(out, next(gradients), 1) for i, out in trace.outputs.items()}
+    # Of a stage that the score does not read: zeros.
+    gradients = iter(torch.autograd.grad(score, wanted, retain_graph=True, materialize_grads=True))
+    started = {i: _contribution(out, next(gradients)) for i, out in trace.outputs.items()}
     by_block = {id(block): (next(gradients), next(gradients)) for block in blocks}
     flow: Tensor | None = None
     for i in reversed(range(len(trace.blocks))):
@@ -54,11 +55,9 @@ def _flow(trace: Trace, score: Tensor, input_shape: tuple[int, int]) -> Tensor:
     return _spread(flow, input_shape)[0]
 
 
-def _contribution(x: Tensor, gradient: Tensor | None, dim: int) -> Tensor:
-    """Positive part of gradient times activation, summed over the channels."""
-    if gradient is None:
-        return x.detach().sum(dim) * 0
-    return (x.detach() * gradient).sum(dim).clamp(min=0)
+def _contribution(x: Tensor, gradient: Tensor) -> Tensor:
+    """Positive part of gradient times activation: (1, C, H, W) to (1, H, W)."""
+    return (x.detach() * gradient).sum(1).clamp(min=0)
 
 
 def _spread(flow: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,0 +1,205 @@
+"""Relevance of detections: logits are the model's own, flow is exact where it can be computed."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT
+from mmengine.registry import DefaultScope
+from test_recorder import VARIANTS, build
+
+from mmpaca.apis.configs import find_config
+from mmpaca.apis.inference import Predictor
+from mmpaca.explain import METHODS, attribute, contrast
+from mmpaca.explain.perturbation import deletion_insertion, drise, random_masks
+from mmpaca.explain.relevance import relevance, through_attention
+from mmpaca.explain.scene import Detection, read_detections
+from mmpaca.explain.subject import Subject
+from mmpaca.explain.trace import BlockTrace, trace
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope='module')
+def detector(root, demo_weights) -> Predictor:
+    config = Config.fromfile(root / 'configs/demo/mask-rcnn_paca-demo_shapes.py')
+    return Predictor(config, demo_weights, 'cpu')
+
+
+@pytest.fixture(scope='module')
+def found(detector) -> list[Detection]:
+    (sample,) = detector.predict([IMAGE[..., ::-1]])
+    return read_detections(sample, IMAGE.shape[:2], None, 0.3)[:2]
+
+
+def test_flow_of_a_hand_made_block():
+    """Two patches, two clusters; half of the relevance goes through the attention."""
+    block = BlockTrace(
+        x=torch.tensor([[[[2.0], [2.0]]]]),
+        branch=torch.tensor([[[[2.0], [0.0]]]]),
+        q=torch.zeros(1, 2, 1),
+        k=torch.zeros(1, 2, 1),
+        v=torch.tensor([[[1.0], [-1.0]]]),
+        attended=torch.zeros(1, 2, 1),
+        assignment=torch.tensor([[[0.25, 0.75], [1.0, 0.0]]]),
+        num_heads=1,
+    )
+    ones = torch.ones(1, 1, 2, 1)
+    flow = through_attention(torch.tensor([[[8.0, 4.0]]]), block, ones, ones[:, 0])
+    # Patch 1: x and branch contribute 2 each, so 4 stay and 4 go on. The gradient is positive for
+    # cluster 1 alone, whose content is 0.25 and 0.75 of the patches. Patch 2 keeps all.
+    assert flow.tolist() == [[[4 + 1, 4 + 3]]]
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_relevance_is_kept(variant):
+    """What starts at the outputs of the stages arrives at the pixels, in every variant."""
+    model = build(variant).double()
+    image = torch.rand(1, 3, 70, 97, dtype=torch.float64)
+    with trace(model) as traced:
+        outs = model(image)
+    scores = [out.square().mean() for out in outs]
+    maps = relevance(traced, scores, (70, 97))
+    assert maps.shape == (4, 70, 97) and (maps >= 0).all()
+    for i, (score, heat) in enumerate(zip(scores, maps, strict=True)):
+        out = traced.outputs[i]
+        # Gradient times activation of a mean of squares is 2 out^2 / n: nothing of it is negative.
+        assert heat.sum().item() == pytest.approx(2 * score.item())
+        assert out.square().mean().item() == pytest.approx(score.item())
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(model(image), outs, strict=True))
+
+
+def subject_of(config: str, size: tuple[int, int], **changes) -> Subject:
+    """A small model with random weights, as a config builds it."""
+    cfg = Config.fromfile(find_config(config))
+    cfg.merge_from_dict(changes)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = ROOT.build(cfg.model).eval()
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step.type == 'Resize':
+            step.scale = size
+    model.cfg = cfg
+    return Subject(model, IMAGE)
+
+
+DENSE = {
+    'retinanet_paca': dict(),
+    'configs/paca_vit/atss_paca-t_1x_coco.py': dict(),
+    'configs/paca_vit/dino-4scale_paca-t_8xb2-12e_coco.py': {
+        'model.num_queries': 40,
+        'model.encoder.num_layers': 1,
+    },
+}
+
+
+@pytest.mark.parametrize('config', DENSE)
+def test_logit_is_that_of_the_prediction(config):
+    """The prior or query of a detection is found again, with the score that was predicted."""
+    arch = dict(
+        _delete_=True,
+        embed_dims=(16, 32, 32, 32),
+        num_heads=(1, 2, 2, 2),
+        mlp_ratios=(1,) * 4,
+        depths=(1,) * 4,
+    )
+    changes = {
+        'model.backbone.arch': arch,
+        'model.backbone.num_clusters': (7, 7, 5, 0),
+        'model.neck.in_channels': [32] * 3 if 'dino' in config else [16, 32, 32, 32],
+        'model.test_cfg.score_thr': 0.0,
+        'model.bbox_head.num_classes': 3,
+        **DENSE[config],
+    }
+    subject = subject_of(config, (128, 96), **changes)
+    found = subject._predict(subject.inputs)[0][:3]
+    detections = [
+        Detection('', float(score), tuple(box.tolist()), None, int(label))
+        for box, score, label in zip(found.bboxes, found.scores, found.labels, strict=True)
+    ]
+    with torch.no_grad():
+        logits = subject.logits(subject.inputs, detections)
+    predicted = [d.score for d in detections]
+    if 'atss' in config:  # predicts the class score times a centreness, which is no class logit
+        assert (logits.sigmoid().numpy() >= predicted).all()
+    else:
+        assert logits.sigmoid().tolist() == pytest.approx(predicted, abs=1e-5)
+    maps = attribute(subject.model, IMAGE, detections)
+    assert maps.shape == (3, 60, 80) and maps.min() >= 0 and (maps.sum((1, 2)) > 0).all()
+
+
+def test_logit_of_a_box(detector, found):
+    """The box head's softmax at the box itself, as log-odds."""
+    subject = Subject(detector.model, IMAGE)
+    with torch.no_grad():
+        logits = subject.logits(subject.inputs, found)
+        feats = detector.model.extract_feat(subject.inputs)
+        scale = subject.geometry.resized_shape[0] / 60
+        rois = torch.tensor([[0, *(v * scale for v in d.box)] for d in found])
+        out = detector.model.roi_head._bbox_forward(feats, rois)['cls_score'].softmax(1)
+    for logit, p, detection in zip(logits, out, found, strict=True):
+        expected = math.log(p[detection.label] / (1 - p[detection.label]))
+        assert float(logit) == pytest.approx(expected, abs=1e-4)
+
+
+def test_scores_of_the_image_itself(detector, found):
+    """D-RISE's score of an unchanged image is the prediction's; curves begin and end there."""
+    subject = Subject(detector.model, IMAGE)
+    predicted = [d.score for d in found]
+    assert subject.scores(subject.inputs, found)[0] == pytest.approx(predicted, abs=1e-5)
+    heat = np.arange(60 * 80.0).reshape(60, 80)
+    deletion, insertion = deletion_insertion(subject, heat, found[0], steps=2)
+    assert deletion[0] == pytest.approx(predicted[0], abs=1e-4)
+    assert insertion[-1] == pytest.approx(predicted[0], abs=1e-4)
+    assert deletion.shape == (3,) and deletion[-1] < deletion[0]
+
+
+def test_random_masks():
+    generator = torch.Generator().manual_seed(1)
+    masks = random_masks(200, 8, (60, 96), generator)
+    assert masks.shape == (200, 60, 96) and masks.min() == 0 and masks.max() == 1
+    assert float(masks.mean()) == pytest.approx(0.5, abs=0.02)
+    # Wherever they are, masks show half: no place is favoured.
+    assert float((masks.mean(0) - 0.5).abs().max()) < 0.15
+
+
+@pytest.mark.parametrize('method', [m for m in METHODS if m != 'd_rise'])
+def test_methods(detector, found, method):
+    if method in ('grad_cam', 'hires_cam', 'gradient'):
+        pytest.importorskip('captum')
+    maps = attribute(detector.model, IMAGE, found, method)
+    assert maps.shape == (2, 60, 80) and maps.dtype == np.float32
+    assert np.isfinite(maps).all() and maps.min() >= 0
+    assert (maps.max((1, 2)) > maps.min((1, 2))).all()
+    same = method in ('random', 'eigen_cam')
+    assert np.array_equal(maps[0], maps[1]) == (method == 'eigen_cam') or same
+
+
+def test_drise_is_the_weighted_mean_of_masks(detector, found):
+    subject = Subject(detector.model, IMAGE)
+    heat = drise(subject, found, masks=6, cells=4)
+    masks = random_masks(6, 4, tuple(subject.inputs.shape[2:]), torch.Generator().manual_seed(0))
+    grey = subject.inputs[..., :72, :].mean((2, 3), keepdim=True)  # 60 x 80 becomes 72 x 96
+    shown = grey + (subject.inputs - grey) * masks[:, None]
+    weights = torch.from_numpy(subject.scores(shown, found)).float()
+    expected = (weights.T @ masks.flatten(1)).unflatten(1, masks.shape[1:]) / 3
+    assert torch.allclose(heat, expected, atol=1e-5)
+
+
+def test_contrast():
+    maps = np.array([[[3.0, 1.0]], [[1.0, 3.0]]], np.float32)
+    assert contrast(maps).tolist() == [[[0.25, 0]], [[0, 0.25]]]
+    assert contrast(maps, maps[1]).tolist() == [[[0.5, 0]], [[0, 0]]]
+
+
+def test_bad_arguments(detector):
+    with pytest.raises(ValueError, match="method='best' is unknown, choose one of paca, d_rise"):
+        attribute(detector.model, IMAGE, [], 'best')
+    with pytest.raises(ValueError, match=r'image is float64 of shape \(60, 80\); give'):
+        attribute(detector.model, np.zeros((60, 80)), [])
+    with pytest.raises(ValueError, match='Linear has no cfg'):
+        attribute(torch.nn.Linear(1, 1), IMAGE, [])
+    assert attribute(detector.model, IMAGE, []).shape == (0, 60, 80)
