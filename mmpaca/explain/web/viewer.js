@@ -152,9 +152,9 @@ class Viewer {
       const canvas = document.createElement('canvas'), shrink = 160 / Math.max(scene.width, scene.height);
       canvas.width = Math.max(1, Math.round(scene.width * shrink));
       canvas.height = Math.max(1, Math.round(scene.height * shrink));
-      const context = canvas.getContext('2d'), map = clusterMap(block, cluster);
+      const context = canvas.getContext('2d'), map = clusterMap(block, cluster), cells = shownCells(scene, block);
       drawPicture(context, scene, true);
-      drawCells(context, scene, block, heatCanvas(block, map, 1 / largest(map)), 0.9, false);
+      drawCells(context, scene, block, heatCanvas(block, map, cells, Math.max(LEAST_TOP, cells * largest(map))), 0.9, false);
       scene.cache.set(key, canvas);
     }
     return scene.cache.get(key);
