@@ -19,7 +19,7 @@ from .scene import Detection, Scene
 _MAX_SIDE = 1920  # pixels of the embedded image
 _LOSSLESS = 400_000  # bytes up to which the image is stored without loss
 _DECIDED_CELLS = 96  # longer side of the maps of detections, which are one byte a cell each
-_THUMBNAIL = 160  # pixels of the longer side
+_THUMBNAIL = 240  # pixels of the longer side
 
 
 def scene_data(name: str, scene: Scene, map_cells: int, model: str = '') -> dict:

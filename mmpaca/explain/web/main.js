@@ -98,6 +98,7 @@ async function open(place) {
     return `${scene.model || scene.name}: ${scene.width} x ${scene.height} pixels, maps of ${[...new Set(cells)].join(', ')} cells, ` +
       `${(scene.bytes / 1e6).toFixed(2)} MB.`;
   }).join(' ') + ` ${groups.length} image${groups.length > 1 ? 's' : ''}, ${(total / 1e6).toFixed(1)} MB in all; nothing is loaded from elsewhere.`;
+  document.title = `${scenes[0].name}: what decided`;
   document.body.dataset.ready = `${scenes.map(scene => scene.name).join(' | ')}`;
 }
 

@@ -119,13 +119,16 @@ class Viewer {
 
   say({title, answer, note, warn, bar, ticks, caption, curves, clustersTitle, clusters}) {
     this.find('.title').textContent = title;
-    this.find('.answer').textContent = answer;
+    // Screen readers read the answer aloud when it changes.
+    if (this.find('.answer').textContent !== answer) this.find('.answer').textContent = answer;
     this.find('.note').textContent = note || '';
     this.find('.note').classList.toggle('warn', Boolean(warn));
     showLegend(this.find('.legend'), bar, ticks, caption);
     showCurves(this.find('.curves'), curves);
     this.find('.clusters-title').textContent = clustersTitle || '';
-    this.find('.clusters').replaceChildren(...(clusters || []).map(one => this.clusterItem(one)));
+    const list = this.find('.clusters'), focused = [...list.children].findIndex(item => item.contains(document.activeElement));
+    list.replaceChildren(...(clusters || []).map(one => this.clusterItem(one)));
+    if (focused >= 0) list.children[focused]?.firstElementChild.focus();
     [...this.find('.objects').querySelectorAll('button')].forEach((button, i) =>
       button.setAttribute('aria-pressed', this.settings.mode === 'objects' && i === this.chosen));
   }
