@@ -135,9 +135,11 @@ class Evaluation:
         predictor: a detector.
         methods: names of :data:`mmpaca.explain.METHODS`.
         num_detections: stop after as many.
+        per_image: at most as many of an image, those of the highest scores.
         score_thr: lowest score of a detection.
         steps: steps of the deletion and insertion curves.
         out: JSON file. One with the same settings is continued.
+        model_name: stored, so that a file of another model is not continued.
 
     Raises:
         ValueError: the model is no detector, a method is unknown, or ``out`` has other settings.
@@ -148,6 +150,7 @@ class Evaluation:
         predictor: Predictor,
         methods: Sequence[str],
         num_detections: int,
+        per_image: int,
         score_thr: float,
         steps: int,
         out: Path,
@@ -160,10 +163,11 @@ class Evaluation:
             raise ValueError(f'methods {unknown} are unknown, choose from {", ".join(METHODS)}')
         self.predictor = predictor
         self.out = out
-        self.settings = dict(
+        self.settings: dict[str, Any] = dict(
             model=model_name,
             methods=list(methods),
             num_detections=num_detections,
+            per_image=per_image,
             score_thr=score_thr,
             steps=steps,
         )
@@ -200,8 +204,9 @@ class Evaluation:
                 continue
             (sample,) = self.predictor.predict([one.image[..., ::-1]])
             shape = one.image.shape[:2]
-            threshold = self.settings['score_thr']
-            found = read_detections(sample, shape, self.predictor.classes, threshold)[:missing]
+            threshold, most = (self.settings[key] for key in ('score_thr', 'per_image'))
+            found = read_detections(sample, shape, self.predictor.classes, threshold)
+            found = found[: min(missing, most)]
             if found:
                 self.rows += self._measure(number, one, found)
             self.done.append(one.path)

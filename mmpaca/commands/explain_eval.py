@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--num-detections', metavar='N', type=natural, default=100, help='detections to measure'
     )
     parser.add_argument(
+        '--per-image', metavar='N', type=natural, default=5, help='at most as many of an image'
+    )
+    parser.add_argument(
         '--steps', metavar='N', type=natural, default=32, help='steps of deletion and insertion'
     )
     options.add_score_thr(parser)
@@ -92,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
         predictor,
         args.methods,
         args.num_detections,
+        args.per_image,
         args.score_thr,
         args.steps,
         out,

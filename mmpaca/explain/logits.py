@@ -109,7 +109,7 @@ def _boxes_and_logits(model: Any, inputs: Tensor) -> tuple[Tensor, Tensor] | Non
         logits, boxes = detector.decode(query, first, memory, sizes)
         centre, half = boxes[0, :, :2], boxes[0, :, 2:] / 2
         return torch.cat((centre - half, centre + half), 1) * image_limit(inputs), logits[0]
-    head = getattr(model, 'bbox_head', None)
+    head: Any = getattr(model, 'bbox_head', None)
     if not hasattr(head, 'prior_generator') or not hasattr(head, 'bbox_coder'):
         raise ValueError(
             f'{type(model).__name__} is not covered: give a two-stage detector, one with a dense '
@@ -129,10 +129,11 @@ def _boxes_and_logits(model: Any, inputs: Tensor) -> tuple[Tensor, Tensor] | Non
 
 def _region_logits(logits: Tensor, geometry: Geometry, detections: Sequence[Detection]) -> Tensor:
     """Mean log-odds over the regions: logits (1, K, h, w) to (D,)."""
-    stride = -(-geometry.input_shape[0] // logits.shape[2])
+    size = (logits.shape[2], logits.shape[3])
+    stride = -(-geometry.input_shape[0] // size[0])
     found = []
     for detection in detections:
-        covered = geometry.to_map(detection.mask, stride, tuple(logits.shape[2:]))
+        covered = geometry.to_map(detection.mask, stride, size)
         weights = torch.from_numpy(covered).nan_to_num().to(logits)
         labels = torch.full((weights.numel(),), detection.label, device=logits.device)
         odds = log_odds(logits[0].flatten(1).T, labels)  # (K, h, w) -> (h * w, K)

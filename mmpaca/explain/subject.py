@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import TRANSFORMS, DefaultScope
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from .geometry import Geometry
@@ -36,14 +36,14 @@ class Subject:
         ValueError: the image is not uint8 RGB, or the model does not know its config.
     """
 
-    def __init__(self, model: nn.Module, image: np.ndarray) -> None:
+    def __init__(self, model: Any, image: np.ndarray) -> None:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
                 f'image is {image.dtype} of shape {image.shape}; give (height, width, 3) uint8 RGB'
             )
-        self.model: Any = model
+        self.model = model
         self.image = image
-        pipeline = _pipeline(self.model)
+        pipeline = _pipeline(model)
         shape = image.shape[:2]
         data = pipeline(
             dict(
@@ -51,7 +51,7 @@ class Subject:
                 img_shape=shape, ori_shape=shape, img_id=0, img_path=None,
             )
         )  # fmt: skip
-        batch = self.model.data_preprocessor(pseudo_collate([data]), False)
+        batch = model.data_preprocessor(pseudo_collate([data]), False)
         self.inputs: Tensor = batch['inputs']
         (self.sample,) = batch['data_samples']
         self.geometry = Geometry.from_meta(self.sample.metainfo)

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from mmpaca.models import PaCaViT
+from mmpaca.models.paca_vit import PaCaStage
 
 
 @dataclass
@@ -65,7 +66,7 @@ def trace(backbone: PaCaViT) -> Iterator[Trace]:
     found = Trace(blocks=[[] for _ in backbone.depths])
     handles = [backbone.register_forward_hook(partial(_take_outputs, found))]
     for blocks, stage in zip(found.blocks, backbone.stages, strict=True):
-        for block in stage.blocks:
+        for block in cast(PaCaStage, stage).blocks:
             handles += _attach(block, blocks)
     try:
         yield found
