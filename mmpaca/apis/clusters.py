@@ -46,8 +46,8 @@ def page(
     """Draw the clusters of images, and write an interactive page.
 
     Writes ``index.html``, and for each image a folder ``NNN_NAME`` with ``detections.jpg``,
-    ``stageI_blockJ.jpg`` (clusters) and ``looked_at_K.jpg`` (relevance of patches to detections, or
-    to the regions of a segmentor's classes). Of a PaCaSegHead there is ``head.jpg``: its clusters
+    ``stageI_blockJ.jpg`` (clusters) and ``looked_at_K.jpg`` (what decided each
+    detection, or each region of a segmentor's classes). Of a PaCaSegHead there is ``head.jpg``: its clusters
     are the classes. Many images get a page each, ``pages/NNN.html``, and ``index.html`` is a gallery
     that links to them.
     Images with a side of more than 2048 pixels are scaled down to that first. What decided is

@@ -9,7 +9,7 @@ Writes to DIR:
                               clusters that receive most attention
   NNN_NAME/head.jpg           the same for a PaCa segmentation head, whose clusters are
                               the classes
-  NNN_NAME/looked_at_K.jpg    relevance of patches to each detection
+  NNN_NAME/looked_at_K.jpg    what decided each detection, and where it attends
 
 Images with a side of more than 2048 pixels are scaled down to that first.
 """

@@ -19,7 +19,7 @@ from .scene import Detection, Scene
 _MAX_SIDE = 1920  # pixels of the embedded image
 _LOSSLESS = 400_000  # bytes up to which the image is stored without loss
 _DECIDED_CELLS = 96  # longer side of the maps of detections, which are one byte a cell each
-_THUMBNAIL = 160  # pixels of the longer side
+_THUMBNAIL = 240  # pixels of the longer side
 
 
 def scene_data(name: str, scene: Scene, map_cells: int, model: str = '') -> dict:
@@ -100,9 +100,9 @@ def followed(scene: Scene, block: BlockRecord) -> list[tuple[str, float] | None]
         ]
     )  # (C, H, W)
     shares = torch.einsum('mhw,chw->mc', block.assignment[0], regions)
-    patches = scene.geometry.to_map(
-        np.ones(scene.image.shape[:2], bool), block.stride, tuple(block.assignment.shape[-2:])
-    )
+    rows, columns = block.assignment.shape[-2:]
+    everywhere = np.ones(scene.image.shape[:2], bool)
+    patches = scene.geometry.to_map(everywhere, block.stride, (rows, columns))
     even = regions.sum((1, 2)) / float(np.isfinite(patches).sum())
     odds, even_odds = shares / (1 - shares).clamp_min(1e-6), even / (1 - even).clamp_min(1e-6)
     follows = (shares >= 0.3) & (odds >= 3 * even_odds)
@@ -229,11 +229,10 @@ def _outline(mask: np.ndarray, shrink: float) -> list[list[float]]:
     times = int(np.clip(640 // max(bottom - top, right - left), 1, 8))
     # Padded, because the outline of a region at the image's border is closed there.
     part = np.pad(mask[top:bottom, left:right], 2).astype(np.float32)
-    part = cv2.GaussianBlur(part, (0, 0), 0.8)
-    if times > 1:
-        part = cv2.resize(part, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+    blurred = cv2.GaussianBlur(part, (0, 0), 0.8)
+    large = cv2.resize(blurred, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
     contours, _ = cv2.findContours(
-        (part > 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+        (large > 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
     )
     outlines = []
     for contour in contours:

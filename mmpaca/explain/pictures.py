@@ -24,6 +24,7 @@ PALETTE = np.array(
 )
 _TILE = 320  # height of a picture in a row, pixels
 _CAPTION = 24
+_LEAST_TOP = 4  # times the mean of a map
 
 
 @functools.cache
@@ -39,14 +40,15 @@ def heat_map(image: np.ndarray, heat: np.ndarray, opacity: float = 0.85) -> np.n
 
     Args:
         image: (height, width, 3) uint8 RGB.
-        heat: (height, width) >= 0. Colour and opacity follow its square root relative to the
-            maximum, because clusters are often sharp peaks on a wide ground.
+        heat: (height, width) >= 0. Colour and opacity follow its square root, because clusters are
+            often sharp peaks on a wide ground. They end at the maximum, but not below four times
+            the mean: a flat map looks flat.
         opacity: opacity at the maximum.
 
     Returns:
         (height, width, 3) uint8 RGB.
     """
-    scaled = np.sqrt(heat / max(float(heat.max()), 1e-12))
+    scaled = np.sqrt(heat / max(float(heat.max()), _LEAST_TOP * float(heat.mean()), 1e-12))
     levels = np.round(255 * scaled).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_CIVIDIS)[..., ::-1]
     return _blend(0.8 * _grey(image), colours, opacity * scaled[..., None])

@@ -65,7 +65,9 @@ def cluster_sheet(scene: Scene, block: BlockRecord, num_clusters: int = 9) -> np
 
 
 def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray:
-    """Draw a row per detection: its region, and the relevance of all patches to it, per stage.
+    """Draw a row per detection: its region, what decided it, and where it attends, per stage.
+
+    Captions give the largest value of a map, as a multiple of an even spread.
 
     Args:
         scene: the image.
@@ -78,15 +80,24 @@ def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray
     for detection in detections:
         tiles = [pictures.outline_mask(scene.image, detection.mask)]
         captions = [f'{detection.name} {detection.score:.2f}']
-        for block in scene.blocks:
-            heat = scene.relevance(block, detection)
-            heat = scene.geometry.to_image(heat, block.stride)
+        for caption, heat in _maps(scene, detection):
             heated = pictures.heat_map(scene.image, heat)
             tiles.append(pictures.outline_mask(heated, detection.mask))
-            number = '' if block.is_head else f' block {block.block + 1}'
-            captions.append(f'relevance, {_where(block)}{number}')
+            captions.append(f'{caption}, up to {heat.max() / max(heat.mean(), 1e-12):.1f}x')
         rows.append(pictures.tile_row(tiles, captions))
     return pictures.stack_rows(rows)
+
+
+def _maps(scene: Scene, detection: Detection) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield caption and map, (height, width) of the image, of a detection."""
+    decided = [] if scene.attribution is None else scene.attribution
+    for other, heat in zip(scene.detections, decided, strict=False):
+        if other is detection:
+            yield 'what decided', heat
+    for block in scene.blocks:
+        heat = scene.relevance(block, detection)
+        number = '' if block.is_head else f' block {block.block + 1}'
+        yield f'{_where(block)}{number}', scene.geometry.to_image(heat, block.stride)
 
 
 def _where(block: BlockRecord) -> str:

@@ -154,7 +154,8 @@ def test_clusters_command(model, tmp_path, capsys):
     )
     assert (tmp_path / '001_1/head.jpg').is_file()
     page = (tmp_path / 'index.html').read_text()
-    assert json.loads(re.search('data-name="1.jpg">(.*?)</script>', page)[1])['segmented']
+    data = json.loads(re.search('data-name="1.jpg".*?>(.*?)</script>', page)[1])
+    assert data['segmented'] and data['decided']['count'] == len(data['detections']) > 1
 
 
 def test_alignment_with_label_maps(predictor, model):

@@ -50,7 +50,15 @@ def test_looked_at_is_the_mean_over_the_region(scene):
     # A detection of no pixel still has a patch.
     dog.mask[:] = False
     assert np.flatnonzero(scene.coverage(first, dog)).tolist() == [12 * 20 + 16]
-    assert looked_at_sheet(scene, scene.detections).shape[0] == 2 * 344
+    sheet = looked_at_sheet(scene, scene.detections)
+    assert sheet.shape == (2 * 344, 3 * 427 + 2 * 4, 3)
+    # What decided comes between the region and the stages, of the detections that have it.
+    scene.attribution = np.ones((1, 60, 80), np.float32)
+    wider = looked_at_sheet(scene, scene.detections)
+    assert wider.shape[1] == 4 * 427 + 3 * 4 and (wider[344:, 3 * 427 + 3 * 4 :] == 255).all()
+    flat = heat_map(scene.image, scene.attribution[0])
+    assert (flat == flat[0, 0]).all()  # half of the scale, not its end
+    np.testing.assert_allclose(flat[0, 0], 0.575 * 80 + 0.425 * np.array([124, 123, 120]), atol=3)
     assert [name for name, _ in all_sheets(scene)] == ['stage1_block2', 'stage3_block1', 'looked_at_1']  # fmt: skip
     with pytest.raises(ValueError, match=r'stages \[2\] have no clusters; those that have: \[1, 3\]'):  # fmt: skip
         scene.only_stages([1, 2])

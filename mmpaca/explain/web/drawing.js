@@ -32,14 +32,22 @@ function cellCanvas({rows, columns}, paint) {
   return canvas;
 }
 
-// A map as heat; `scale` makes its values 0..1 at the ends of the colours. Opacity follows the value, so
-// that the grey image remains where there is none.
-function heatCanvas(grid, map, scale) {
-  return cellCanvas(grid, n => {
-    const x = Math.min(1, Math.sqrt(map[n] * scale));
-    return [...heatColour(0.15 + 0.85 * x), Math.min(1, Math.max(0, 1.4 * (x - 0.08)))];
-  });
+// Heat of a value in multiples of an even spread, on colours that end at `top`: [r, g, b, opacity]. What
+// is below an even spread stays grey.
+function heatOf(value, top) {
+  const root = Math.sqrt(value);
+  return [...heatColour(0.15 + 0.85 * root / Math.sqrt(top)), Math.min(1, Math.max(0, (root - 0.8) / 0.8))];
 }
+
+// A map as heat; its values times `cells` are multiples of an even spread.
+function heatCanvas(grid, map, cells, top) {
+  return cellCanvas(grid, n => heatOf(map[n] * cells, top));
+}
+
+// Colours of a legend, over the grey of a picture.
+const onGrey = ([r, g, b, opacity]) => `color-mix(in srgb, rgb(${r} ${g} ${b}) ${100 * opacity}%, #808080)`;
+const heatBar = top => Array.from({length: 21}, (_, k) => onGrey(heatOf((k / 20) ** 2 * top, top)));
+const contrastBar = Array.from({length: 11}, (_, k) => onGrey(contrastColour((k - 5) / 5)));
 
 // The picture in grey: "saturation" takes the saturation of what is drawn, here none.
 function drawPicture(context, scene, grey) {

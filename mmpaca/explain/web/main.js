@@ -64,7 +64,7 @@ function refresh() {
 function layOut() {
   if (!viewers.length) return;
   const beside = viewers.length > 1, width = paper || $('viewers').clientWidth;
-  const below = paper ? 0.6 * paper : Math.max(320, innerHeight - viewers[0].element.offsetTop - (beside ? 40 : 16));
+  const below = paper ? 0.6 * paper : Math.max(320, innerHeight - viewers[0].element.offsetTop - (beside ? 190 : 16));
   const gap = innerWidth <= WIDE ? 10 : 24;
   for (const viewer of viewers)
     viewer.fit(Math.max(160, beside ? (width - gap) / 2 : width - (innerWidth > WIDE && !paper ? SIDE : 0)),
@@ -98,6 +98,7 @@ async function open(place) {
     return `${scene.model || scene.name}: ${scene.width} x ${scene.height} pixels, maps of ${[...new Set(cells)].join(', ')} cells, ` +
       `${(scene.bytes / 1e6).toFixed(2)} MB.`;
   }).join(' ') + ` ${groups.length} image${groups.length > 1 ? 's' : ''}, ${(total / 1e6).toFixed(1)} MB in all; nothing is loaded from elsewhere.`;
+  document.title = `${scenes[0].name}: what decided`;
   document.body.dataset.ready = `${scenes.map(scene => scene.name).join(' | ')}`;
 }
 
@@ -108,8 +109,8 @@ function fillFilm() {
   $('film').replaceChildren(...groups.map(([script], i) => {
     const button = document.createElement('button'), name = document.createElement('span');
     const small = Object.assign(new Image(), {src: script.dataset.thumbnail, alt: '', loading: 'lazy'});
-    const whole = script.dataset.name;
-    name.textContent = whole.length > 13 ? `…${whole.slice(-12)}` : whole;  // names of a folder often begin alike
+    const whole = script.dataset.name, stem = whole.replace(/\.\w+$/, '');
+    name.textContent = stem.length > 11 ? `…${stem.slice(-10)}` : stem;  // names of a folder often begin alike
     button.type = 'button';
     button.title = whole;
     button.append(small, name);

@@ -3,7 +3,7 @@
 const largest = values => values.reduce((a, b) => Math.max(a, b), 0) || 1;
 const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)} %`;
 
-// Below this distance from the mean map a map is not specific.
+// Below this distance from the mean map of the others a map is not specific.
 const SPECIFIC = 0.1;
 // Colours end at four times an even spread or above, so that a flat map looks flat.
 const LEAST_TOP = 4;
@@ -87,13 +87,18 @@ function distance(a, b) {
   return sum / 2;
 }
 
+// Mean map of the other objects.
+function othersMean({maps, mean}, i) {
+  return mean.map((v, k) => (v * maps.length - maps[i][k]) / (maps.length - 1));
+}
+
 // Whether a map says something about its object: [sentence, false if it does not].
 function specificity({maps, mean, cells}, i) {
   if (maps.length > 1) {
-    const differs = distance(maps[i], mean);
+    const differs = distance(maps[i], othersMean({maps, mean}, i));
     return differs < SPECIFIC ?
-      [`Not specific: the map is much the same for every object (${percent(differs)} differs from their mean).`, false] :
-      [`Specific to this object: ${percent(differs)} of the map differs from the mean of all objects.`, true];
+      [`Not specific: the map is much the same for every object (${percent(differs)} differs from the mean of the others).`, false] :
+      [`Specific to this object: ${percent(differs)} of the map differs from the mean of the others.`, true];
   }
   const even = new Float32Array(mean.length).fill(1 / cells), differs = distance(maps[i], even);
   return differs < SPECIFIC ? ['Not specific: the map is spread evenly over the image.', false] : ['', true];

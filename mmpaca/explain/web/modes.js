@@ -5,11 +5,6 @@ const PATCH_CLUSTERS = 5;  // clusters of a patch, each with its colour
 const STRIP_CLUSTERS = 12;  // clusters listed otherwise
 const CONTRAST_TOP = 2;  // colours of a contrast end at twice an even spread or above
 
-const heatBar = Array.from({length: 11}, (_, k) => rgb(heatColour(0.15 + 0.085 * k)));
-const contrastBar = Array.from({length: 11}, (_, k) => {
-  const [r, g, b, opacity] = contrastColour((k - 5) / 5);
-  return `color-mix(in srgb, rgb(${r} ${g} ${b}) ${100 * opacity}%, #808080)`;
-});
 const times = value => `${value < 10 ? value.toFixed(1).replace('.0', '') : Math.round(value)}×`;
 
 // Ticks of a square root scale that ends at `top`.
@@ -28,27 +23,27 @@ const modes = {
           'See what patches attend to, or the clusters.',
       };
     const found = scene.detections[chosen], all = objectMaps(scene, usesDecided ? null : block, head);
-    const {grid, maps, mean, cells} = all, map = maps[chosen], top = Math.max(LEAST_TOP, cells * largest(map));
+    const {grid, maps, cells} = all, map = maps[chosen], top = Math.max(LEAST_TOP, cells * largest(map));
     const [share, area] = insideBox(scene, all, chosen), [sentence, specific] = specificity(all, chosen);
     const heads = head < 0 ? 'mean of all heads' : `head ${head + 1}`;
     const what = usesDecided ? 'This is what decided' : `This is where it attends (${block.title.toLowerCase()}, ${heads})`;
     const whole = area > 0.99 ? '' : `: ${percent(share)} of the map is inside its box, which is ${percent(area)} of the image`;
     const shown = {
-      grid, smooth: usesDecided, title: `${found.name} ${found.score.toFixed(2)}`, colour: paletteOf(found.label),
+      grid, smooth: usesDecided, title: `${found.name} ${found.score.toFixed(2)}`,
       answer: `${what}${whole}.`, note: sentence, warn: !specific, curves: usesDecided ? found.curves : null,
       clustersTitle: `Clusters that it attends to most, ${block.title.toLowerCase()}`,
       clusters: strongest(attentionOf(block, coverageOf(block, chosen), head), STRIP_CLUSTERS),
     };
     if (!settings.contrast || maps.length < 2)
       return {
-        ...shown, cells: heatCanvas(grid, map, cells / top), bar: heatBar, ticks: heatTicks(top, ' even'),
+        ...shown, cells: heatCanvas(grid, map, cells, top), bar: heatBar(top), ticks: heatTicks(top, ' even'),
         caption: 'Relevance of a place, as a multiple of an even spread over the image.',
       };
-    const end = Math.max(CONTRAST_TOP, cells * largest(map.map((v, k) => Math.abs(v - mean[k]))));
+    const others = othersMean(all, chosen), end = Math.max(CONTRAST_TOP, cells * largest(map.map((v, k) => Math.abs(v - others[k]))));
     return {
-      ...shown, cells: cellCanvas(grid, n => contrastColour(cells * (map[n] - mean[n]) / end)), bar: contrastBar,
+      ...shown, cells: cellCanvas(grid, n => contrastColour(cells * (map[n] - others[n]) / end)), bar: contrastBar,
       ticks: [[0, `−${times(end)}`], [0.5, 'the same'], [1, `+${times(end)}`]],
-      caption: 'More (yellow) or less (blue) relevant than for the mean of all objects, in multiples of an even spread.',
+      caption: 'More (yellow) or less (blue) relevant than for the other objects on average, in multiples of an even spread.',
     };
   },
 
@@ -70,7 +65,7 @@ const modes = {
       clusters: clusters.map((one, k) => ({...one, colour: COLOURS.palette[k]})),
       cells: cellCanvas(block, n => {
         const values = maps.map((map, k) => map[n] / ends[k]), best = values.indexOf(Math.max(...values));
-        return [...COLOURS.palette[best], Math.sqrt(values[best])];
+        return [...COLOURS.palette[best], values[best] ** 0.7];
       }),
     };
   },
@@ -90,7 +85,7 @@ const modes = {
         ...shown, title: `${block.title}: ${block.names[cluster]}`,
         answer: `This is where the ${kind} takes its content from. It receives ${percent(block.received[cluster], 1)} of all attention.`,
         note: follows ? `It follows ${follows[0]}: ${percent(follows[1])} of it is there.` : '',
-        cells: heatCanvas(block, map, cells / top), bar: heatBar, ticks: heatTicks(top, ' even'),
+        cells: heatCanvas(block, map, cells, top), bar: heatBar(top), ticks: heatTicks(top, ' even'),
         caption: 'Weight of a patch in the cluster, as a multiple of an even spread.',
       };
     }

@@ -117,15 +117,18 @@ class Viewer {
     this.say(shown);
   }
 
-  say({title, colour, answer, note, warn, bar, ticks, caption, curves, clustersTitle, clusters}) {
+  say({title, answer, note, warn, bar, ticks, caption, curves, clustersTitle, clusters}) {
     this.find('.title').textContent = title;
-    this.find('.answer').textContent = answer;
+    // Screen readers read the answer aloud when it changes.
+    if (this.find('.answer').textContent !== answer) this.find('.answer').textContent = answer;
     this.find('.note').textContent = note || '';
     this.find('.note').classList.toggle('warn', Boolean(warn));
     showLegend(this.find('.legend'), bar, ticks, caption);
     showCurves(this.find('.curves'), curves);
     this.find('.clusters-title').textContent = clustersTitle || '';
-    this.find('.clusters').replaceChildren(...(clusters || []).map(one => this.clusterItem(one)));
+    const list = this.find('.clusters'), focused = [...list.children].findIndex(item => item.contains(document.activeElement));
+    list.replaceChildren(...(clusters || []).map(one => this.clusterItem(one)));
+    if (focused >= 0) list.children[focused]?.firstElementChild.focus();
     [...this.find('.objects').querySelectorAll('button')].forEach((button, i) =>
       button.setAttribute('aria-pressed', this.settings.mode === 'objects' && i === this.chosen));
   }
@@ -152,9 +155,9 @@ class Viewer {
       const canvas = document.createElement('canvas'), shrink = 160 / Math.max(scene.width, scene.height);
       canvas.width = Math.max(1, Math.round(scene.width * shrink));
       canvas.height = Math.max(1, Math.round(scene.height * shrink));
-      const context = canvas.getContext('2d'), map = clusterMap(block, cluster);
+      const context = canvas.getContext('2d'), map = clusterMap(block, cluster), cells = shownCells(scene, block);
       drawPicture(context, scene, true);
-      drawCells(context, scene, block, heatCanvas(block, map, 1 / largest(map)), 0.9, false);
+      drawCells(context, scene, block, heatCanvas(block, map, cells, Math.max(LEAST_TOP, cells * largest(map))), 0.9, false);
       scene.cache.set(key, canvas);
     }
     return scene.cache.get(key);
