@@ -148,8 +148,10 @@ def find_test_dataset(config: Config) -> Config:
 
 def usual_size(steps: Sequence[Step]) -> tuple[int, int]:
     """Height and width of pictures that the pipeline enlarges a little."""
-    scale = next((step.scale for step in steps if isinstance(step, Resize)), (256, 256))
-    return min(scale) * 3 // 4, max(scale) * 3 // 4
+    resize = next((step for step in steps if isinstance(step, Resize)), None)
+    if resize is None or resize.rule in ('factor', 'ratio_factor'):
+        return 192, 192
+    return int(min(resize.scale)) * 3 // 4, int(max(resize.scale)) * 3 // 4
 
 
 def export(

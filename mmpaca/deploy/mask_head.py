@@ -59,9 +59,10 @@ class OwnClassMask(nn.Module):
 def pixels_as_channels(layer: nn.ConvTranspose2d) -> nn.Conv2d:
     """Return the 1x1 convolution to (rows * columns * C') channels of a transposed convolution."""
     pixels = layer.stride[0] * layer.stride[1]
-    conv = nn.Conv2d(layer.in_channels, pixels * layer.out_channels, 1)
+    conv = nn.Conv2d(layer.in_channels, pixels * layer.out_channels, 1, bias=layer.bias is not None)
     with torch.no_grad():
         # (C, C', rows, columns) -> (rows * columns * C', C, 1, 1)
         conv.weight.copy_(layer.weight.permute(2, 3, 1, 0).reshape(conv.weight.shape))
-        conv.bias.copy_(layer.bias.repeat(pixels))
+        if conv.bias is not None and layer.bias is not None:
+            conv.bias.copy_(layer.bias.repeat(pixels))
     return conv

@@ -1,6 +1,6 @@
 """Pictures of one image: clusters of each stage, relevance of patches to each detection."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray
 
 def _maps(scene: Scene, detection: Detection) -> Iterator[tuple[str, np.ndarray]]:
     """Yield caption and map, (height, width) of the image, of a detection."""
-    decided = [] if scene.attribution is None else scene.attribution
+    decided: Iterable[np.ndarray] = () if scene.attribution is None else scene.attribution
     for other, heat in zip(scene.detections, decided, strict=False):
         if other is detection:
             yield 'what decided', heat
