@@ -31,7 +31,7 @@ HEADER = """\
 
 One detector of each of mmdet's families, with mmdet's own config: does it train a step and predict with
 the operators that `import mmpaca` serves in place of compiled mmcv? Random weights, generated 320 x 320
-images, a CPU. Written by
+images, a CPU. Families that are not listed were not checked. Written by
 
 ```bash
 python tools/dev/check_stock_detectors.py
