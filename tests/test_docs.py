@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 from functools import cache
 from pathlib import Path
@@ -212,3 +213,14 @@ def test_citation_is_of_this_version(root):
     bibtex = (root / 'configs/paca_vit/README.md').read_text()
     authors = re.search(r'author *= {(.*)}', bibtex)[1].split(' and ')
     assert family_names == [author.partition(',')[0] for author in authors]
+
+
+def test_the_table_of_stock_detectors_counts_right():
+    script = runpy.run_path(str(ROOT / 'tools/dev/check_stock_detectors.py'))
+    rows = script['read_rows'](script['PAGE'])
+    good = sum(row.endswith('| yes | yes |') for row in rows.values())
+    assert len(rows) > 5 and f'\n{good} of {len(rows)} do both' in script['PAGE'].read_text()
+    assert all((script['CONFIGS'] / family / 'metafile.yml').is_file() for family in rows)
+    for family, row in rows.items():
+        name = row.split(' | ')[1]
+        assert (script['CONFIGS'] / family / f'{name}.py').is_file(), row

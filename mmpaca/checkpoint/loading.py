@@ -274,7 +274,7 @@ def to_openmmlab(checkpoint: Any) -> Any:
 
 def with_official_preprocessing(meta: Any) -> dict:
     """Return the ``meta`` of one of the authors' files with the images that its weights expect."""
-    return {**(meta if isinstance(meta, Mapping) else {}), META_KEY: PREPROCESSING}
+    return {**(meta if isinstance(meta, Mapping) else {}), META_KEY: dict(PREPROCESSING)}
 
 
 def register_loaders(trust: bool = False) -> None:

@@ -30,6 +30,7 @@ from mmpaca.checkpoint import (
 from mmpaca.checkpoint.loading import register_loaders
 from mmpaca.checkpoint.safetensors import save_safetensors
 from mmpaca.models import PaCaViT
+from mmpaca.models.official import PREPROCESSING
 
 
 def load(path):
@@ -274,7 +275,8 @@ def test_safetensors(tmp_path, tool):
     printed = tool('converters/to_safetensors.py', 'official.pth')
     assert f'wrote {len(official)} tensors to official.safetensors' in printed
     loaded = load(tmp_path / 'official.safetensors')
-    assert loaded['meta'] == dict(cfg='a = 1', dataset_meta=dict(classes=['a', 'b']), epoch=3)
+    kept = dict(cfg='a = 1', dataset_meta=dict(classes=['a', 'b']), epoch=3)
+    assert loaded['meta'] == dict(kept, data_preprocessor=PREPROCESSING)
     expected = load(tmp_path / 'official.pth')['state_dict']
     assert loaded['state_dict'].keys() == expected.keys()
     assert all(torch.equal(value, expected[k]) for k, value in loaded['state_dict'].items())

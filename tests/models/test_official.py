@@ -6,6 +6,7 @@ from official import VARIANTS, official_weights
 
 from mmpaca.checkpoint import convert_official
 from mmpaca.models import PaCaViT
+from mmpaca.models.official import PREPROCESSING
 
 
 @pytest.fixture(scope='module')
@@ -101,7 +102,9 @@ def test_converter_script(tool, tmp_path, classifier):
     assert torch.equal(model.stem.norm.weight, classifier['patch_embed.norm.weight'])
     printed = tool(script, 'official.pth', 'cls.pth', '--task', 'classifier')
     assert printed == 'wrote 239 tensors to cls.pth\n'
-    assert 'head.fc.weight' in torch.load(tmp_path / 'cls.pth')['state_dict']
+    converted = torch.load(tmp_path / 'cls.pth')
+    assert 'head.fc.weight' in converted['state_dict']
+    assert converted['meta'] == dict(data_preprocessor=PREPROCESSING)  # says what it expects
     printed = tool(script, 'nowhere.pth', 'x.pth', ok=False)
     assert printed == 'error: checkpoint nowhere.pth does not exist\n'
     torch.save([1], tmp_path / 'list.pth')

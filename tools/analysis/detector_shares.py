@@ -133,8 +133,10 @@ class Detector:
 
         cfg = Config.fromfile(find_config(config))
         if backbone != OWN:
+            peer = build_backbone(PEERS[backbone][0])
+            peer.eval()  # mmdet's Swin returns None
             with torch.no_grad():
-                maps = build_backbone(PEERS[backbone][0]).eval()(torch.zeros(1, 3, 64, 64))
+                maps = peer(torch.zeros(1, 3, 64, 64))
             cfg.model.backbone = PEERS[backbone][0]
             cfg.model.neck.in_channels = [x.shape[1] for x in maps]
         cfg.model.backbone.pop('init_cfg', None)

@@ -1,7 +1,8 @@
-"""Train one step and predict with one detector of each of mmdet's families, and print a table.
+"""Train one step and predict with one detector of each of mmdet's families, and write the table.
 
 Shows what works on mmcv-lite with the operators that mmpaca serves. Random weights, generated
-320x320 images, mmdet's own configs.
+320x320 images, mmdet's own configs. Rows of other families stay in the file, so that families can be
+checked one at a time.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import gc
 import os
 from pathlib import Path
 
+import mmcv
 import mmdet
 import torch
 import yaml
@@ -19,9 +21,28 @@ from mmengine.registry import init_default_scope
 from torch.distributed import HashStore
 
 import mmpaca  # noqa: F401
+from mmpaca.plugin.operators import compiled_ext
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim/configs'
 SHAPE = (3, 320, 320)
+PAGE = Path(__file__).resolve().parents[2] / 'docs/stock_detectors.md'
+HEADER = """\
+# Detectors of mmdet on mmcv-lite
+
+One detector of each of mmdet's families, with mmdet's own config: does it train a step and predict with
+the operators that `import mmpaca` serves in place of compiled mmcv? Random weights, generated 320 x 320
+images, a CPU. Families that are not listed were not checked. Written by
+
+```bash
+python tools/dev/check_stock_detectors.py
+```
+
+{summary}
+
+| family | config | training step | prediction |
+|---|---|---|---|
+{rows}
+"""
 TASKS = {'Object Detection', 'Instance Segmentation', 'Panoptic Segmentation'}
 
 
@@ -30,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'families', nargs='*', help="names of mmdet's config folders (default: all)"
     )
+    parser.add_argument('--out', type=Path, default=PAGE, help='Markdown page to update')
     return parser.parse_args()
 
 
@@ -62,8 +84,9 @@ def without_weights(node: object) -> None:
 
 
 def in_short(error: Exception) -> str:
-    """Return the error's type and the beginning of its first line."""
-    return f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:100]}'
+    """Return the error's type and the beginning of its first line, for a cell of the table."""
+    line = ' '.join(str(error).strip().partition('\n')[0].split())[:100].replace('|', '/')
+    return f'`{type(error).__name__}: {line}`'
 
 
 def check(file: Path) -> tuple[str, str]:
@@ -97,22 +120,43 @@ def check(file: Path) -> tuple[str, str]:
     return results[0], results[1]
 
 
+def read_rows(page: Path) -> dict[str, str]:
+    """Return the rows of the page by family."""
+    if not page.is_file():
+        return {}
+    lines = [line for line in page.read_text().splitlines() if line.startswith('| ')]
+    return {line.split(' | ')[0].removeprefix('| '): line for line in lines[1:]}
+
+
+def write_page(page: Path, rows: dict[str, str]) -> None:
+    """Write the page with the rows in the order of the families."""
+    good = sum(row.endswith('| yes | yes |') for row in rows.values())
+    versions = f'mmdet {mmdet.__version__}, torch {torch.__version__}, mmcv {mmcv.__version__}'
+    summary = f'{good} of {len(rows)} do both ({versions}, without compiled operators).'
+    text = HEADER.format(summary=summary, rows='\n'.join(rows[name] for name in sorted(rows)))
+    page.write_text(text)
+
+
 def main() -> None:
     args = parse_args()
+    if compiled_ext() is not None:
+        raise SystemExit('mmcv has compiled operators here: install mmcv-lite in its place')
     MMLogger.get_instance('mmengine', log_level='ERROR')
     torch.distributed.init_process_group('gloo', store=HashStore(), rank=0, world_size=1)
+    page = args.out.absolute()
+    rows = read_rows(page)
     os.chdir(CONFIGS.parent)  # a few configs name others by their path from there
-    print('| family | config | training step | prediction |\n|---|---|---|---|')
     for metafile in sorted(CONFIGS.glob('*/metafile.yml')):
-        if args.families and metafile.parent.name not in args.families:
-            continue
-        if (file := choose(metafile)) is None:
+        family = metafile.parent.name
+        if args.families and family not in args.families or (file := choose(metafile)) is None:
             continue
         try:
             trained, predicted = check(file)
         except Exception as error:
             trained = predicted = in_short(error)
-        print(f'| {metafile.parent.name} | {file.stem} | {trained} | {predicted} |', flush=True)
+        rows[family] = f'| {family} | {file.stem} | {trained} | {predicted} |'
+        print(rows[family], flush=True)
+        write_page(page, rows)
         gc.collect()
 
 
