@@ -130,14 +130,16 @@ class Comparison:
             )
         if not total.within(self.tolerance):
             examples = '; '.join(total.examples[:3])
-            found = []
+            differences: list[str] = []
             if total.unmatched:
                 counts = f'{total.unmatched} of {total.detections}'
-                found.append(f'{counts} detections have no counterpart ({examples})')
+                differences.append(f'{counts} detections have no counterpart ({examples})')
             if total.mask_errors:
                 counts = f'{total.mask_errors} of {total.mask_pixels}'
-                found.append(f'{counts} pixels of masks or labels differ')
-            raise ValueError(f'{name} is not written, it differs from PyTorch: {", ".join(found)}')
+                differences.append(f'{counts} pixels of masks or labels differ')
+            raise ValueError(
+                f'{name} is not written, it differs from PyTorch: {", ".join(differences)}'
+            )
 
 
 def predict(predictor: Predictor, images: np.ndarray) -> list[Any]:

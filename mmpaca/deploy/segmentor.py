@@ -79,5 +79,6 @@ def replace_pooling(model: nn.Module) -> nn.Module:
             if type(module) is nn.AdaptiveAvgPool2d:
                 size = module.output_size
                 height, width = size if isinstance(size, tuple) else (size, size)
-                setattr(parent, name, AdaptivePool((height, width)))
+                if height and width:  # None keeps the size
+                    setattr(parent, name, AdaptivePool((height, width)))
     return model
