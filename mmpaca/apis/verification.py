@@ -110,7 +110,7 @@ class Comparison:
             ValueError: the file differs from PyTorch.
         """
         print(f'{name} against PyTorch')
-        kinds = 'detections', 'unmatched', 'box error', 'score error', 'mask pixels that differ'
+        kinds = 'detections', 'unmatched', 'box error', 'score error', 'pixels that differ'
         print(f'{"images":<28}' + ''.join(f'{kind:>{len(kind) + 3}}' for kind in kinds))
         for row, found in self.rows.items():
             share = found.mask_errors / found.mask_pixels if found.mask_pixels else 0.0
@@ -130,10 +130,15 @@ class Comparison:
             )
         if not total.within(self.tolerance):
             examples = '; '.join(total.examples[:3])
+            differences: list[str] = []
+            if total.unmatched:
+                counts = f'{total.unmatched} of {total.detections}'
+                differences.append(f'{counts} detections have no counterpart ({examples})')
+            if total.mask_errors:
+                counts = f'{total.mask_errors} of {total.mask_pixels}'
+                differences.append(f'{counts} pixels of masks or labels differ')
             raise ValueError(
-                f'{name} is not written, it differs from PyTorch: {total.unmatched} of '
-                f'{total.detections} detections have no counterpart ({examples}), '
-                f'{total.mask_errors} of {total.mask_pixels} mask pixels differ'
+                f'{name} is not written, it differs from PyTorch: {", ".join(differences)}'
             )
 
 

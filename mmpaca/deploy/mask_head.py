@@ -23,7 +23,9 @@ class OwnClassMask(nn.Module):
         super().__init__()
         self.head: Any = head
         self.upsample: nn.Conv2d | None = None
-        if head.upsample_method == 'deconv' and type(head.conv_logits) is nn.Conv2d:
+        last = head.conv_logits
+        plain = type(last) is nn.Conv2d and last.bias is not None
+        if plain and head.upsample_method == 'deconv':
             self.upsample = pixels_as_channels(head.upsample)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -59,10 +61,11 @@ class OwnClassMask(nn.Module):
 def pixels_as_channels(layer: nn.ConvTranspose2d) -> nn.Conv2d:
     """Return the 1x1 convolution to (rows * columns * C') channels of a transposed convolution."""
     pixels = layer.stride[0] * layer.stride[1]
-    conv = nn.Conv2d(layer.in_channels, pixels * layer.out_channels, 1, bias=layer.bias is not None)
-    with torch.no_grad():
-        # (C, C', rows, columns) -> (rows * columns * C', C, 1, 1)
-        conv.weight.copy_(layer.weight.permute(2, 3, 1, 0).reshape(conv.weight.shape))
-        if conv.bias is not None and layer.bias is not None:
-            conv.bias.copy_(layer.bias.repeat(pixels))
+    biased = layer.bias is not None
+    conv = nn.Conv2d(layer.in_channels, pixels * layer.out_channels, 1, bias=biased)
+    # (C, C', rows, columns) -> (rows * columns * C', C, 1, 1)
+    state = dict(weight=layer.weight.permute(2, 3, 1, 0).reshape(conv.weight.shape))
+    if layer.bias is not None:
+        state['bias'] = layer.bias.repeat(pixels)
+    conv.load_state_dict(state)
     return conv

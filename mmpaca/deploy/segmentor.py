@@ -79,6 +79,6 @@ def replace_pooling(model: nn.Module) -> nn.Module:
             if type(module) is nn.AdaptiveAvgPool2d:
                 size = module.output_size
                 height, width = size if isinstance(size, tuple) else (size, size)
-                if height is not None and width is not None:  # None keeps the size
+                if height and width:  # None keeps the size
                     setattr(parent, name, AdaptivePool((height, width)))
     return model

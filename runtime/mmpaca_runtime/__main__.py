@@ -1,4 +1,4 @@
-"""Find objects in images with a file that `mmpaca export` wrote, without PyTorch.
+"""Find objects or classes in images with a file that `mmpaca export` wrote, without PyTorch.
 
 Writes to DIR:
 

@@ -4,6 +4,7 @@ The models are the small ones of tests/deploy, whose weights are random; height 
 RTMDet's. Takes minutes for each.
 
     python tools/dev/check_export.py [NAME ...] [--backbone ConvStages|PaCaViT|ResNet|SwinTransformer]
+        [--format onnx|openvino|torch]
 """
 
 import argparse
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / 'tests' / 'deploy'))
 from detectors import CONV, DETECTORS, PACA, RESNET, SWIN, build, detector_config, save
 from mmengine.config import Config
 
-from mmpaca.apis.deploy import export
+from mmpaca.apis.deploy import SUFFIXES, ExportOptions, export
 
 BACKBONES = {backbone['type']: backbone for backbone in (CONV, PACA, RESNET, SWIN)}
 
@@ -26,6 +27,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('names', nargs='*', choices=[[], *DETECTORS], help='default: all')
     parser.add_argument('--backbone', choices=BACKBONES, default='PaCaViT')
+    parser.add_argument('--format', choices=SUFFIXES, default='onnx')
     args = parser.parse_args()
     failed = []
     for name in args.names or DETECTORS:
@@ -35,7 +37,9 @@ def main():
             cfg = detector_config(name, BACKBONES[args.backbone])
             config, checkpoint = save(cfg, build(cfg), Path(folder))
             try:
-                export(Config.fromfile(config), str(checkpoint), Path(folder, 'model.onnx'))
+                out = Path(folder, 'model').with_suffix(SUFFIXES[args.format])
+                options = ExportOptions(format=args.format)
+                export(Config.fromfile(config), str(checkpoint), out, options)
             except ValueError as error:
                 print(f'error: {error}')
                 failed.append(name)
