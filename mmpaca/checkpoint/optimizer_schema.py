@@ -118,8 +118,10 @@ def _check_group(group: Any, ours: Mapping, entry: str, optimizer: str) -> list[
             continue
         like = ours.get(key, ours.get(key.removeprefix('initial_')))
         _check_setting(value, like, f'{entry}.{key}', _RANGES.get(key, _ANY))
-        if f'initial_{key}' in group or key in _SWITCHES or f'initial_{key}' in ours:
+        if f'initial_{key}' in group or f'initial_{key}' in ours:
             continue  # changed by a scheduler
+        if key in _SWITCHES and key not in ours:
+            continue
         if (tuple(value) if isinstance(like, tuple) else value) != like:
             differences.append(f'{entry}.{key}: {like} in the config, {value} in the checkpoint')
     return differences
