@@ -24,14 +24,17 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import BaseDataElement
 
 from mmpaca.checkpoint.fitting import check_fit
+from mmpaca.checkpoint.loading import weights_of
 from mmpaca.compat import require
 from mmpaca.datasets.images import read_image
 from mmpaca.explain.drawing import draw_classes, draw_detections, draw_regions
 from mmpaca.explain.scene import read_detections
+from mmpaca.models.fitting import CheckpointError
 
 from .segmentor import Segmentor
 
 TOP_K = 5  # classes that are listed for a classifier
+MAX_MASK_BYTES = 6 * 2**30  # of what a model predicts for each pixel of an image
 
 
 class Predictor:
@@ -45,7 +48,7 @@ class Predictor:
     Raises:
         ImportError: the config is mmpretrain's or mmseg's, which is not installed.
         ValueError: the config is of another codebase.
-        RuntimeError: the checkpoint matches the model only in part.
+        CheckpointError: the checkpoint matches the model only in part, or is damaged.
 
     Attributes:
         model: the detector, classifier or segmentor.
@@ -74,19 +77,27 @@ class Predictor:
             )
         if 'backbone' in config.model:
             config.model.backbone.init_cfg = None  # the checkpoint contains all weights
+        weights = None
+        if checkpoint is not None:  # the inferencers neither check it nor report what matched
+            weights = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
+            weights_of(weights)
         self.task, open_inferencer = _TASKS[scope]
         self._scope = scope
         with DefaultScope.overwrite_default_scope(scope):
             self._inferencer = open_inferencer(config, checkpoint, device)
         self.model = self._inferencer.model
-        if checkpoint is not None:
-            # Read once more: the inferencers do not report what matched.
-            weights = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
+        if weights is not None:
             check_fit(self.model, weights)
         meta = getattr(self.model, 'dataset_meta', None) or getattr(self.model, '_dataset_meta', {})
         self.classes: Sequence[str] | None = meta.get('classes')
+        number = max(getattr(head, 'num_classes', 0) or 0 for head in self.model.modules())
+        if self.classes is not None and not number <= len(self.classes):
+            raise CheckpointError(
+                f'{checkpoint or config.filename} names {len(self.classes)} classes, the model has '
+                f'{number}: correct dataset_meta of the checkpoint, or metainfo of the config'
+            )
         palette = meta.get('palette')
-        self._palette = palette if isinstance(palette, Sequence) and len(palette[0]) == 3 else None
+        self._palette = palette if _is_palette(palette) else None
 
     def __call__(self, path: str | Path) -> tuple[np.ndarray, BaseDataElement]:
         """Predict one image file.
@@ -105,7 +116,12 @@ class Predictor:
 
         Returns:
             A data sample for each image.
+
+        Raises:
+            ValueError: as :meth:`check_size`.
         """
+        for image in images:
+            self.check_size(*image.shape[:2])
         if self.task == 'segmentation' and len({image.shape for image in images}) > 1:
             # mmseg stacks the images of a batch, which all have one size.
             return [self.predict([image])[0] for image in images]
@@ -115,6 +131,21 @@ class Predictor:
             if self.task == 'detection':
                 _, batch = batch  # mmdet's has the images beside the data
             return self._inferencer.forward(batch)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse images whose masks would fill the memory: they have the size of the image.
+
+        Raises:
+            ValueError: names the size and the remedy.
+        """
+        per_pixel = _mask_bytes(self.model, self.task)
+        if height * width * per_pixel > MAX_MASK_BYTES:
+            raise ValueError(
+                f'is {width}x{height}: the masks that this model predicts may take '
+                f'{height * width * per_pixel / 2**30:.0f} GiB, more than '
+                f'{MAX_MASK_BYTES / 2**30:.0f}; scale the image down to '
+                f'{MAX_MASK_BYTES / per_pixel / 1e6:.0f} million pixels'
+            )
 
     def to_dict(self, sample: BaseDataElement) -> dict[str, Any]:
         """Convert a prediction to numbers and strings for JSON.
@@ -203,6 +234,32 @@ _TASKS: dict[str | None, tuple[str, Callable[..., Any]]] = {
     'mmpretrain': ('classification', _open_classifier),
     'mmseg': ('segmentation', _open_segmentor),
 }
+
+
+def _is_palette(palette: Any) -> bool:
+    """True for colours; mmdet has ``'random'``, too."""
+    return isinstance(palette, list | tuple) and all(
+        isinstance(colour, list | tuple)
+        and len(colour) == 3
+        and all(isinstance(value, int) and 0 <= value < 256 for value in colour)
+        for colour in palette
+    )
+
+
+def _mask_bytes(model: Any, task: str) -> int:
+    """Bytes of a prediction for each pixel of the image; 0 for boxes and classes."""
+    if task == 'segmentation':
+        return 4 * max(getattr(head, 'num_classes', 1) for head in model.modules())
+    if task == 'classification':
+        return 0
+    config = model.test_cfg or {}
+    config = config.get('rcnn') or config  # of its second stage
+    number = config.get('max_per_img') or config.get('max_per_image') or 100
+    if hasattr(model, 'panoptic_fusion_head'):  # masks are interpolated before they are chosen
+        return 4 * max(number, getattr(model.panoptic_head, 'num_queries', 0))
+    if hasattr(getattr(model, 'bbox_head', None), 'mask_head'):  # RTMDet-Ins, too
+        return 4 * number
+    return number if getattr(model, 'with_mask', False) else 0
 
 
 def _top(sample: BaseDataElement) -> list[tuple[int, float]]:

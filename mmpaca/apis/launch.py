@@ -21,11 +21,12 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from mmpaca.checkpoint.loading import register_loaders
+from mmpaca.checkpoint.loading import UnsafeCheckpointError, register_loaders
 from mmpaca.checkpoint.schema import ResumeError
 from mmpaca.compat import require
 from mmpaca.datasets.seg_maps import SegFileError
 from mmpaca.engine.hooks.work_dir_lock_hook import saved_since_launch
+from mmpaca.models.fitting import CheckpointError
 
 from .configs import SUFFIXES, check_model, read_file
 from .torchrun import check_gpus, error_prefix
@@ -292,7 +293,7 @@ def readable_errors() -> Iterator[None]:
     """End the process with status 1: with one line for a user's error, else with the traceback.
 
     A user's errors are those of a file (missing, misplaced, wrong, without permission, on a full disk),
-    checkpoints that cannot be resumed from and too little GPU memory. Of any other error the
+    checkpoints that cannot be used and too little GPU memory. Of any other error the
     first process of a machine prints the traceback and the others the last line: they mostly fail
     for the same reason.
 
@@ -304,8 +305,8 @@ def readable_errors() -> Iterator[None]:
         yield
     except SegFileError as error:  # from a dataloader's worker with a traceback before it
         sys.exit(f'{prefix}{str(error).rstrip().rpartition("SegFileError: ")[2]}')
-    except ResumeError as error:
-        sys.exit(f'{prefix}{error}')
+    except (ResumeError, CheckpointError, UnsafeCheckpointError) as error:
+        sys.exit(f'{prefix}{" ".join(str(error).split())}')
     except Exception as error:
         if is_out_of_memory(error):
             sys.exit(f'{prefix}{OUT_OF_MEMORY}. {str(error).partition(chr(10))[0]}')

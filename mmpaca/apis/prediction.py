@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .frames import count_frames, find_sources, read_frames
+from .frames import Frame, count_frames, find_sources, read_frames
 from .inference import Predictor
 from .results import ResultWriter
 from .slicing import SlicedPredictor
@@ -56,7 +56,7 @@ def predict_files(
     frames = track(read_frames(sources, broken), count_frames(sources), 'Inference')
     classes = predictor.classes if predictor.task == 'detection' else None
     with ResultWriter(out_dir, classes, info or {}) as writer:
-        for batch in batched(frames, batch_size):
+        for batch in batched(_of_fitting_size(frames, predictor, broken), batch_size):
             samples = predictor.predict([frame.image for frame in batch])
             for frame, sample in zip(batch, samples, strict=True):
                 image = frame.image[..., ::-1]  # BGR -> RGB
@@ -65,6 +65,19 @@ def predict_files(
                 writer.add(frame, result, picture)
                 done += 1
     return done, broken
+
+
+def _of_fitting_size(
+    frames: Iterable[Frame], predictor: Predictor | SlicedPredictor, broken: list[str]
+) -> Iterator[Frame]:
+    """Leave out images that are too large for the model; a message for each goes to ``broken``."""
+    for frame in frames:
+        try:
+            predictor.check_size(*frame.image.shape[:2])
+        except ValueError as error:
+            broken.append(f'{frame.file_name} {error}')
+        else:
+            yield frame
 
 
 def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:

@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 
 from mmpaca.compat import require
 
-from .inference import Predictor
+from .inference import MAX_MASK_BYTES, Predictor
 
 OVERLAP = 0.2
 _MATCH = 0.5  # intersection over the smaller box, from which on two detections are one object
@@ -45,6 +45,9 @@ class SlicedPredictor:
         self.to_dict, self.draw = predictor.to_dict, predictor.draw
         self._size, self._overlap = size, overlap
 
+    def check_size(self, height: int, width: int) -> None:
+        """Accept any size: :meth:`predict` counts the masks that there are."""
+
     def predict(self, images: Sequence[np.ndarray]) -> list[DetDataSample]:
         """Predict images of any size.
 
@@ -53,6 +56,9 @@ class SlicedPredictor:
 
         Returns:
             A data sample for each image.
+
+        Raises:
+            ValueError: the masks, each of the image's size, would fill the memory.
         """
         return [self._predict(image) for image in images]
 
@@ -64,16 +70,27 @@ class SlicedPredictor:
             height, width, self._size, self._size, False, self._overlap, self._overlap
         )
         parts = []
+        found = 0
         for left, top, right, bottom in slices:
             (sample,) = self._predictor.predict([image[top:bottom, left:right]])
             if 'pred_instances' not in sample:
                 raise ValueError(
                     '--slice is for boxes and instances, not for panoptic segmentation'
                 )
+            found += len(sample.pred_instances)
+            if 'masks' in sample.pred_instances and found * height * width > MAX_MASK_BYTES // 2:
+                raise ValueError(  # merging makes copies
+                    f'{found} masks of {width}x{height} pixels take more than '
+                    f'{MAX_MASK_BYTES / 2**31:.0f} GiB: cut the image into parts, or use a detector '
+                    'of boxes'
+                )
             parts.append(_shifted(sample.pred_instances, left, top, shape))
-        found = InstanceData.cat(parts)
-        in_overlap = reach_into_overlap(_numpy(found.bboxes), np.array(slices))
-        kept = [found[torch.from_numpy(~in_overlap)], _merged(found[torch.from_numpy(in_overlap)])]
+        all_parts = InstanceData.cat(parts)
+        in_overlap = reach_into_overlap(_numpy(all_parts.bboxes), np.array(slices))
+        kept = [
+            all_parts[torch.from_numpy(~in_overlap)],
+            _merged(all_parts[torch.from_numpy(in_overlap)]),
+        ]
         whole = InstanceData.cat(kept)
         whole = whole[whole.scores.argsort(descending=True, stable=True)]
         return DetDataSample(metainfo=dict(ori_shape=shape), pred_instances=whole)

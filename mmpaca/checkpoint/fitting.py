@@ -7,9 +7,12 @@ from typing import Any
 from torch import Size, Tensor, nn
 
 from mmpaca.models import PaCaViT
-from mmpaca.models.fitting import describe_misfit
+from mmpaca.models.fitting import CheckpointError, describe_misfit
 
 from .loading import weights_of
+from .schema import nonfinite_share
+
+_LEARNT = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def check_fit(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
@@ -23,19 +26,37 @@ def check_fit(model: nn.Module, checkpoint: Mapping[str, Any]) -> None:
         checkpoint: Its state dict, or a training checkpoint.
 
     Raises:
-        RuntimeError: Lists missing, unexpected and wrong-shaped tensors.
+        CheckpointError: Lists missing, unexpected and wrong-shaped tensors, or those with NaN.
     """
+    given = {_plain(name): value for name, value in weights_of(checkpoint).items()}
     misfit = describe_misfit(
         _beside_backbone(model, model.state_dict()),
-        _beside_backbone(model, {_plain(k): v for k, v in weights_of(checkpoint).items()}),
+        _beside_backbone(model, given),
     )
     if misfit:
-        raise RuntimeError(
+        raise CheckpointError(
             f'The checkpoint does not match {type(model).__name__} (neck/head keys): {misfit} To '
             'load the weights of a backbone alone, use model.backbone.init_cfg; to load what '
             'matches and leave the rest random, set '
             'default_hooks=dict(strict_load=dict(strict=False)).'
         )
+    bad = [
+        name
+        for name, value in given.items()
+        if isinstance(value, Tensor) and _is_spoilt(value, name.endswith(_LEARNT))
+    ]
+    if bad:
+        raise CheckpointError(
+            f'The checkpoint has NaN or infinite values in {len(bad)} tensors: '
+            f'{", ".join(bad[:5])}{", ..." if len(bad) > 5 else ""}. Use an older one.'
+        )
+
+
+def _is_spoilt(value: Tensor, is_learnt: bool) -> bool:
+    """True for NaN, and for infinite values but those of e.g. masks."""
+    if not nonfinite_share(value):
+        return False
+    return is_learnt or bool(value.float().isnan().any())
 
 
 def keep_class_layers(

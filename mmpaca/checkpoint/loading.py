@@ -31,10 +31,12 @@ from mmengine.runner.checkpoint import (
 )
 from torch import Tensor
 
+from mmpaca.models.fitting import CheckpointError
 from mmpaca.models.official import PREPROCESSING, convert_official, find_prefix
 
 from .archive import DamagedError, storage_sizes
 from .config_text import CodeInConfigError, check_configs
+from .contents import check_contents
 from .preprocessing import META_KEY
 from .safetensors import SUFFIX, load_safetensors
 from .standins import RefusedObjectsError
@@ -80,7 +82,7 @@ def load_from_local(
         UnsafeCheckpointError: it contains objects other than tensors, numbers, strings, their
             containers and ``mmpaca.checkpoint.standins.ALLOWED``, or code in its
             configuration text; the message names them.
-        RuntimeError: it is truncated, damaged or not a checkpoint.
+        CheckpointError: it is truncated, damaged or not a checkpoint.
 
     Example:
         >>> import tempfile
@@ -108,12 +110,13 @@ def load_from_local(
             check_configs(checkpoint, filename)
         except CodeInConfigError as error:
             raise _refusal(filename, str(error)) from None
+        check_contents(checkpoint, filename)
     return to_openmmlab(checkpoint) if rename else checkpoint
 
 
 def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
     if os.environ.get(_FORCE, '0').lower() in ('1', 'y', 'yes', 'true'):
-        raise RuntimeError(
+        raise CheckpointError(
             f'checkpoint {filename} is not loaded: with {_FORCE} torch accepts no stricter '
             f'unpickler than its own; unset {_FORCE}'
         )
@@ -134,10 +137,10 @@ def _unpickle(filename: str, map_location: Any, trust: bool) -> Any:
     except RefusedObjectsError as error:
         raise _refusal(filename, f'it holds {", ".join(error.names)}') from error
     except DamagedError as error:
-        raise RuntimeError(f'checkpoint {filename} is damaged: {error}') from None
+        raise CheckpointError(f'checkpoint {filename} is damaged: {error}') from None
     except Exception as error:  # what arbitrary bytes make an unpickler raise
         first = re.split(r'\n|(?<=\.) ', str(error))[0] or type(error).__name__
-        raise RuntimeError(
+        raise CheckpointError(
             f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
             f'unreadable or no checkpoint: {first}'
         ) from None
@@ -235,10 +238,10 @@ def weights_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
     """Return the weights of a checkpoint: ``'state_dict'``, ``'model'`` or the dict itself.
 
     Raises:
-        ValueError: the checkpoint is not a dict.
+        CheckpointError: the checkpoint is not a dict.
     """
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(
+        raise CheckpointError(
             f'a checkpoint is a dict of tensors, or holds one, and this file is a '
             f'{type(checkpoint).__name__}'
         )

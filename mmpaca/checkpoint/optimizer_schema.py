@@ -88,7 +88,10 @@ def _check_one(state: Any, wrapper: OptimWrapper, entry: str, iterations: int) -
     for number, (group, ours) in enumerate(zip(groups, fresh['param_groups'], strict=True)):
         name = f'{entry}.param_groups[{number}]'
         differences += _check_group(group, ours, name, type(wrapper.optimizer).__name__)
-        if list(check_list(group['params'], f'{name}.params')) != ours['params']:
+        numbers = check_list(group['params'], f'{name}.params')
+        for one in numbers:
+            check_whole(one, f'an element of {name}.params')
+        if list(numbers) != ours['params']:
             raise SchemaError(f'{name}.params', 'are not those of the optimizer of this run')
     if 'base_param_settings' in fresh:
         ours, base = fresh['base_param_settings'], f'{entry}.base_param_settings'
@@ -118,8 +121,10 @@ def _check_group(group: Any, ours: Mapping, entry: str, optimizer: str) -> list[
             continue
         like = ours.get(key, ours.get(key.removeprefix('initial_')))
         _check_setting(value, like, f'{entry}.{key}', _RANGES.get(key, _ANY))
-        if f'initial_{key}' in group or key in _SWITCHES or f'initial_{key}' in ours:
+        if f'initial_{key}' in group or f'initial_{key}' in ours:
             continue  # changed by a scheduler
+        if key in _SWITCHES and key not in ours:
+            continue
         if (tuple(value) if isinstance(like, tuple) else value) != like:
             differences.append(f'{entry}.{key}: {like} in the config, {value} in the checkpoint')
     return differences

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpaca.models.fitting import CheckpointError
+
 from .preprocessing import META_KEY
 from .saving import write_atomically
 from .standins import check_booleans
@@ -27,7 +29,7 @@ def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
         map_location: device; anything else that ``torch.load`` takes means the CPU.
 
     Raises:
-        RuntimeError: the file is truncated or invalid.
+        CheckpointError: the file is truncated or invalid.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -48,7 +50,7 @@ def load_safetensors(filename: str, map_location: Any = None) -> dict[str, Any]:
         TypeError,
         RecursionError,
     ) as error:
-        raise RuntimeError(
+        raise CheckpointError(
             f'checkpoint {filename} ({os.path.getsize(filename)} bytes) is truncated, '
             f'unreadable or no safetensors file: {error}'
         ) from error

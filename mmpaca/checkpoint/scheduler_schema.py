@@ -20,7 +20,7 @@ from .schema import (
     require,
 )
 
-_PROGRESS = ('last_step', '_global_step', '_last_value', 'verbose')
+_PROGRESS = ('last_step', '_global_step', '_last_value')
 
 
 def check_schedulers(

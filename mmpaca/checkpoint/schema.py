@@ -111,7 +111,7 @@ def nonfinite_share(value: Tensor) -> float:
     """Share of NaN and infinite values."""
     if not (value.is_floating_point() or value.is_complex()) or not value.numel():
         return 0.0
-    finite = torch.isfinite(value)
+    finite = torch.isfinite(value.float() if value.itemsize == 1 else value)  # of 8 bits
     return 0.0 if bool(finite.all()) else 1 - finite.float().mean().item()
 
 

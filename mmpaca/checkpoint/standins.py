@@ -24,7 +24,7 @@ _HISTORY_STATE = {'_log_history', '_count_history', 'max_length', 'statistics_me
 # Booleans, integers and floats. Object, void and structured types could hold pointers.
 _NUMERIC = re.compile(r'[<>=|]?([?]|b1|[iu][1248]|f(2|4|8|12|16))')
 # Types of torch that have no kernels, or need a scale.
-_OPAQUE = re.compile(r'q|bits|u?int[1-7]$')
+_OPAQUE = re.compile(r'q|bits|float4|u?int[1-7]$')
 _KEYS = (str, int, float, bool, bytes, type(None), torch.dtype, np.number)
 _LARGEST_KEY = 2**61 - 2  # numbers above have the hashes of others: many of them take for ever
 _MAX_PARTS = 8
@@ -178,7 +178,8 @@ def check_booleans(values: Tensor) -> None:
 def build_ordered_dict(instance: OrderedDict, state: Any) -> None:
     """Keep the versions of a state dict's modules and nothing else."""
     metadata = state.get('_metadata') if type(state) is dict else None
-    if type(metadata) in (dict, OrderedDict):
+    if metadata is not None and type(metadata) in (dict, OrderedDict):
+        _expect(all(type(local) is dict for local in metadata.values()), '_metadata')
         instance._metadata = metadata  # type: ignore[attr-defined]
 
 

@@ -13,6 +13,10 @@ from .layers import init_module
 from .official import backbone_weights
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used; the message is one sentence that says why."""
+
+
 def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str = '') -> None:
     """Rename and complete ``state_dict`` in place so that it matches ``model`` exactly.
 
@@ -25,7 +29,7 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
         prefix: Prefix of the model's keys in ``state_dict``.
 
     Raises:
-        RuntimeError: Tensors are missing, unexpected or of the wrong shape.
+        CheckpointError: Tensors are missing, unexpected or of the wrong shape or type.
     """
     given = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
     weights = backbone_weights({k[len(prefix) :]: v for k, v in given.items()})
@@ -34,6 +38,10 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
     if rest:
         names = ', '.join(rest[:8]) + (f' and {len(rest) - 8} more' if len(rest) > 8 else '')
         print_log(f'Ignored keys that are not backbone weights: {names}', logger='current')
+    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if others:
+        kind = type(weights[others[0]]).__name__
+        raise CheckpointError(f'The weights have a {kind} for {others[0]}, expected a tensor')
     expected = model.state_dict()
     # As in torch and mmengine, BatchNorm's step counter may be missing.
     for name, value in expected.items():
@@ -48,7 +56,7 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
     if misfit:
         where = f' under {prefix!r}' if prefix else ''
         misfit = describe_misfit(expected, weights)
-        raise RuntimeError(f'The weights do not match {type(model).__name__}{where}: {misfit}')
+        raise CheckpointError(f'The weights do not match {type(model).__name__}{where}: {misfit}')
     renewed = [
         name
         for name, value in expected.items()
@@ -72,7 +80,10 @@ def fit_state_dict(model: nn.Module, state_dict: dict[str, Tensor], prefix: str 
 
 
 def describe_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """List missing, unexpected and wrong-shaped tensors of ``given``; empty if all match."""
+    """List missing, unexpected and wrong-shaped tensors of ``given``; empty if all match.
+
+    A tensor of another kind is wrong, too: integers as weights are of a quantised model.
+    """
     missing = [name for name in expected if name not in given]
     unexpected = [name for name in given if name not in expected]
     wrong = [
@@ -80,16 +91,25 @@ def describe_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor])
         for name, value in expected.items()
         if name in given and given[name].shape != value.shape
     ]
+    other = [
+        f'{name} {given[name].dtype} instead of {value.dtype}'
+        for name, value in expected.items()
+        if name in given
+        and not torch.can_cast(given[name].dtype, value.dtype)
+        or name in given
+        and value.is_floating_point() != given[name].is_floating_point()
+    ]
     parts = [
         f'{len(names)} {what}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}'
         for what, names in (
             ('missing', missing),
             ('unexpected', unexpected),
             ('wrong shape', wrong),
+            ('wrong type', other),
         )
         if names
     ]
-    fitting = len(expected) - len(missing) - len(wrong)
+    fitting = len(expected) - len({*missing, *(text.partition(' ')[0] for text in wrong + other)})
     return f'{fitting} of {len(expected)} tensors match. {"; ".join(parts)}.' if parts else ''
 
 

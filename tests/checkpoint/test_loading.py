@@ -343,7 +343,7 @@ def test_no_loader_of_mmengine_is_left():
 
 
 def test_a_file_without_weights():
-    with pytest.raises(ValueError, match='this file is a list'):
+    with pytest.raises(RuntimeError, match='this file is a list'):
         weights_of([1])
 
 

@@ -1,15 +1,21 @@
 """Keep training where logs, pictures or metrics cannot be written."""
 
+import errno
 import functools
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import BaseLoop, Runner
+from mmengine.visualization import LocalVisBackend
 
 from mmpaca.registry import HOOKS
 
+_PNG_END = b'IEND\xaeB`\x82'
 _BACKEND = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
 
 
@@ -40,6 +46,8 @@ class TolerantOutputHook(Hook):
             handler.handleError = functools.partial(self._log_failed, runner, handler)
         self._guard(runner, runner.visualizer, 'add_datasample')
         for backend in runner.visualizer._vis_backends.values():
+            if type(backend) is LocalVisBackend:
+                _check_pictures(backend)
             for name in _BACKEND:
                 self._guard(runner, backend, name)
         for hook in runner.hooks:
@@ -81,3 +89,18 @@ class TolerantOutputHook(Hook):
         runner.logger.warning(
             f'{file}: {error.strerror or error}: {output} is incomplete, the run continues'
         )
+
+
+def _check_pictures(backend: LocalVisBackend) -> None:
+    """Let ``add_image`` raise an OSError where cv2.imwrite only returns False, which mmengine ignores."""
+    add_image = backend.add_image
+
+    @functools.wraps(add_image)
+    def checked(name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
+        path = Path(backend._img_save_dir, f'{name}_{step}.png')
+        path.unlink(missing_ok=True)  # of a run before this one
+        add_image(name, image, step=step, **kwargs)
+        if not path.is_file() or not path.read_bytes().endswith(_PNG_END):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    backend.add_image = checked

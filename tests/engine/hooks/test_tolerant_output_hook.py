@@ -5,6 +5,8 @@ import functools
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import toy
 from mmengine.hooks import Hook
@@ -80,6 +82,30 @@ def test_a_read_only_disk_while_evaluating(undisturbed, tmp_path, capfd):
     for output in ('Score.compute_metrics', 'LocalVisBackend.add_scalars'):
         assert printed.count(says.format(output)) == 1
     assert toy.equal(toy.last(tmp_path / 'run')['state_dict'], undisturbed['state_dict'])
+
+
+def test_a_picture_that_opencv_could_not_write(tmp_path, capfd):
+    """cv2.imwrite returns False, and may leave a part of the file."""
+    write = cv2.imwrite
+
+    def half(path: str, image: np.ndarray) -> bool:
+        write(path, image)
+        os.truncate(path, os.path.getsize(path) // 2)
+        return False
+
+    def draw() -> None:
+        built = toy.runner(tmp_path / 'run', hooks=(TOLERANT,))
+        built.call_hook('before_run')
+        for name, imwrite in (('good', write), ('half', half), ('none', lambda *args: False)):
+            cv2.imwrite = imwrite
+            built.visualizer.add_image(name, np.zeros((9, 9, 3), np.uint8))
+
+    assert toy.forked(draw) == [0]
+    printed = capfd.readouterr().out
+    says = (
+        '{}_0.png: Input/output error: LocalVisBackend.add_image is incomplete, the run continues'
+    )
+    assert [printed.count(says.format(name)) for name in ('good', 'half', 'none')] == [0, 1, 1]
 
 
 def test_the_best_checkpoint_of_a_metric_that_is_lost(tmp_path, capfd):
