@@ -14,7 +14,7 @@ from . import options
 HELP = 'measure how faithful explanations are'
 EXAMPLE = 'mmpaca explain-eval mask_rcnn_paca epoch_12.pth --methods paca d_rise random'
 METHODS = (
-    'paca', 'd_rise', 'grad_cam', 'hires_cam', 'eigen_cam', 'gradient', 'looked_at', 'attention',
+    'paca', 'paca_local', 'd_rise', 'grad_cam', 'hires_cam', 'eigen_cam', 'gradient', 'looked_at', 'attention',
     'gaussian', 'random',
 )  # fmt: skip
 
@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> None:
         f'{args.config} {checkpoint}',
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    evaluation.run(images)
+    for measured in evaluation.run(images):
+        print(f'{measured} of {args.num_detections} detections', flush=True)
     print(f'{evaluation.num_measured} detections, means [95 % intervals]')
     print(format_table(summarise(evaluation.rows)))
     if 'paca' in args.methods and len(args.methods) > 1:
