@@ -18,9 +18,9 @@ const modes = {
   objects({scene, block, head, chosen, settings, usesDecided}) {
     if (chosen < 0)
       return {
-        title: scene.detections.length ? 'No object chosen' : 'Nothing was detected',
+        title: scene.detections.length ? 'No object chosen' : 'No objects',
         answer: scene.detections.length ? 'Click an object in the picture or in the list.' :
-          'See what patches attend to, or the clusters.',
+          'Patches and Clusters show what the network saw nevertheless.',
       };
     const found = scene.detections[chosen], all = objectMaps(scene, usesDecided ? null : block, head);
     const {grid, maps, cells} = all, map = maps[chosen], top = Math.max(LEAST_TOP, cells * largest(map));
