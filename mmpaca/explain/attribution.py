@@ -1,13 +1,14 @@
 """Relevance of image regions to detections: one function, several methods."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import peers
-from .perturbation import drise
+from .perturbation import blurred, drise
 from .recorder import find_backbone
 from .relevance import relevance
 from .scene import Detection
@@ -15,18 +16,23 @@ from .subject import Subject
 from .trace import trace
 
 
-def paca(subject: Subject, detections: Sequence[Detection]) -> Tensor:
+def paca(subject: Subject, detections: Sequence[Detection], attention: bool = True) -> Tensor:
     """Relevance of PaCa-ViT's own factors, see :func:`mmpaca.explain.relevance.relevance`."""
+    backbone = find_backbone(subject.model)
+    with torch.no_grad(), trace(backbone) as reference:
+        backbone(blurred(subject))
     with torch.enable_grad():
         inputs = subject.inputs.detach().requires_grad_()
-        with trace(find_backbone(subject.model)) as traced:
+        with trace(backbone) as traced:
             logits = subject.logits(inputs, detections)
-        return relevance(traced, [*logits], (inputs.shape[2], inputs.shape[3]))
+        size = (inputs.shape[2], inputs.shape[3])
+        return relevance(traced, reference, [*logits], size, attention)
 
 
 #: Methods of :func:`attribute` by name; all but the first are for comparison.
 METHODS: dict[str, Callable[[Subject, Sequence[Detection]], Tensor]] = dict(
     paca=paca,
+    paca_local=partial(paca, attention=False),
     d_rise=drise,
     grad_cam=peers.grad_cam,
     hires_cam=peers.hires_cam,
