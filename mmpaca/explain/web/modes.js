@@ -53,7 +53,7 @@ const modes = {
     if (!patch)
       return {title: where, answer: `Point at a patch, or tap one, to see the ${kind} that it attends to.`};
     const clusters = strongest(attentionOf(block, patchWeights(block, patch), head), PATCH_CLUSTERS);
-    const maps = clusters.map(({cluster}) => clusterMap(block, cluster)), ends = maps.map(largest);
+    const maps = clusters.map(({cluster}) => clusterMap(block, cluster)), ends = maps.map(map => largest(map) || 1);
     const names = clusters.map(({cluster, share}) => `${block.names[cluster].replace(/^cluster /, '')} (${percent(share)})`);
     const found = block.predicted[patch[0] * block.columns + patch[1]];
     const predicted = found >= 0 ? ` Predicted: ${scene.detections[found].name}.` : '';
