@@ -1,6 +1,6 @@
 """Pictures of one image: clusters of each stage, relevance of patches to each detection."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -90,10 +90,10 @@ def looked_at_sheet(scene: Scene, detections: Sequence[Detection]) -> np.ndarray
 
 def _maps(scene: Scene, detection: Detection) -> Iterator[tuple[str, np.ndarray]]:
     """Yield caption and map, (height, width) of the image, of a detection."""
-    decided: Iterable[np.ndarray] = () if scene.attribution is None else scene.attribution
-    for other, heat in zip(scene.detections, decided, strict=False):
-        if other is detection:
-            yield 'what decided', heat
+    if scene.attribution is not None:
+        for other, heat in zip(scene.detections, scene.attribution, strict=False):
+            if other is detection:
+                yield 'what decided', heat
     for block in scene.blocks:
         heat = scene.relevance(block, detection)
         number = '' if block.is_head else f' block {block.block + 1}'

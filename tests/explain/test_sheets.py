@@ -1,6 +1,8 @@
 """What the pictures show, and the command that writes them, for detectors and classifiers."""
 
+import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -98,10 +100,26 @@ def test_command(shapes, demo_weights, tmp_path, monkeypatch, capsys):
 def test_page_function(root, shapes, demo_weights, tmp_path):
     image = shapes / 'val/000001.png'
     config = Config.fromfile(root / DEMO)
+    config.model.test_cfg.rcnn.max_per_img = 3
+    options = dict(device='cpu', score_thr=0.5, num_clusters=1)
+    other = shutil.copy(demo_weights, tmp_path / 'other.pth')
     path = mmpaca.explain.page(
-        image, config, demo_weights, tmp_path, device='cpu', score_thr=0.95, num_clusters=1
+        image, config, demo_weights, tmp_path, compare=other, curves=1, **options
     )
-    assert path == tmp_path / 'index.html' and 'data-name="000001.png"' in path.read_text()
+    assert path == tmp_path / 'index.html'
+    texts = re.findall('data-name="000001.png" .*?>(.*?)</script>', path.read_text())
+    one, two = map(json.loads, texts)
+    assert (one['model'], two['model']) == ('model.pth', 'other.pth')
+    found = one['detections']
+    assert found == two['detections'] and one['decided'] == two['decided']  # the same weights
+    assert one['decided']['count'] == len(found) == 3
+    # With no pixel removed or all of them shown, the score is the detection's own.
+    deleted, inserted = found[0]['curves']
+    assert len(deleted) == len(inserted) == 33
+    assert deleted[0] == inserted[-1] == pytest.approx(found[0]['score'], abs=2e-3)
+    assert not any(detection['curves'] for detection in found[1:])
+    with pytest.raises(ValueError, match=r'compare=.*model\.pth is the checkpoint itself'):
+        mmpaca.explain.page(image, config, demo_weights, tmp_path, compare=demo_weights, **options)
 
 
 def test_weights_that_do_not_fit_are_refused(root, demo_weights, tmp_path):

@@ -248,6 +248,7 @@ def page_screenshots(name: str, scene: Scene) -> Iterator[tuple[str, bytes]]:
         yield 'page_detection.png', browser.get_screenshot_as_png()
         browser.find_element(By.CSS_SELECTOR, '#modes input[value=patches] + span').click()
         Select(browser.find_element(By.ID, 'layer')).select_by_index(0)
+        browser.execute_script('document.activeElement.blur()')  # no frame around it
         view = browser.find_element(By.CSS_SELECTOR, '.stage canvas')
         scale = view.size['width'] / scene.image.shape[1]
         ActionChains(browser).move_to_element_with_offset(

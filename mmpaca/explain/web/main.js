@@ -2,7 +2,8 @@
 
 const WIDE = 832;  // screen pixels from which on the text is beside the image, as in the style
 const SIDE = 336;  // screen pixels of the text, at least
-const settings = {mode: 'objects', layer: '', head: -1, contrast: false, outlines: true, opacity: 0.75};
+const settings = {mode: 'objects', layer: 'decided', head: -1, contrast: false, outlines: true, opacity: 0.75,
+  objectsLayer: 'decided', othersLayer: ''};
 const scripts = [...document.querySelectorAll('script.scene')];
 let viewers = [], current = 0, paper = 0;
 
@@ -24,6 +25,7 @@ const groups = scripts.reduce((all, script) => {
 function sentence() {
   const decided = viewers[0].usesDecided, {segmented, detections} = viewers[0].scene;
   const thing = segmented ? 'a region' : 'an object';
+  if (settings.mode === 'objects' && !detections.length) return 'Nothing was detected in this image.';
   return {
     objects: detections.length === 1 && coversAll(viewers[0].scene, 0) ?
       (decided ? 'This is what decided.' : 'This is where the prediction attends.') :
@@ -36,8 +38,9 @@ function sentence() {
 function layers() {
   const {scene} = viewers[0], blocks = scene.blocks.map(block => [block.key, block.title]);
   const attention = settings.mode === 'objects' ? blocks.map(([key, title]) => [key, `attention of ${title.toLowerCase()}`]) : blocks;
-  options($('layer'), scene.decided && settings.mode === 'objects' ? [['decided', 'what decided'], ...attention] : attention, settings.layer);
-  settings.layer = $('layer').value;
+  options($('layer'), scene.decided && settings.mode === 'objects' ? [['decided', 'what decided'], ...attention] : attention);
+  // What is shown: another image may not have the layer that was chosen.
+  $('layer').value = settings.mode === 'objects' && viewers[0].usesDecided ? 'decided' : viewers[0].block.key;
   const heads = [[-1, 'mean of all'], ...Array.from({length: viewers[0].block.heads}, (_, h) => [h, String(h + 1)])];
   options($('head'), heads, settings.head);
   settings.head = Number($('head').value);
@@ -45,7 +48,7 @@ function layers() {
 
 function show(mode) {
   // The whole network has no patches: the other views show the last stage, and coming back is as before.
-  if (mode !== settings.mode && settings.layer) settings[`${settings.mode === 'objects' ? 'objects' : 'others'}Layer`] = settings.layer;
+  if (mode !== settings.mode) settings[`${settings.mode === 'objects' ? 'objects' : 'others'}Layer`] = settings.layer;
   if (mode !== settings.mode) settings.layer = mode === 'objects' ? settings.objectsLayer : settings.othersLayer || viewers[0].block.key;
   settings.mode = mode;
   document.querySelector(`#modes input[value="${mode}"]`).checked = true;
@@ -86,7 +89,6 @@ async function open(place) {
     viewers.forEach(viewer => Object.assign(viewer.find('.model'), {textContent: viewer.scene.name, hidden: false}));
   $('viewers').classList.toggle('beside', viewers.length > 1);
   $('viewers').replaceChildren(...viewers.map(viewer => viewer.element));
-  if (!settings.layer) settings.layer = scenes[0].decided ? 'decided' : viewers[0].block.key;
   if (viewers[0].chosen >= 0)
     linked(viewers[0], viewer => viewer.chooseLike(viewers[0].scene.detections[viewers[0].chosen]));
   [...$('film').children].forEach((button, i) => button.setAttribute('aria-pressed', i === place));

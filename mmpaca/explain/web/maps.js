@@ -1,6 +1,6 @@
 // What the maps say: attention, relevance, and how far the map of one object differs from the others'.
 
-const largest = values => values.reduce((a, b) => Math.max(a, b), 0) || 1;
+const largest = values => values.reduce((a, b) => Math.max(a, b), 0);
 const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)} %`;
 
 // Below this distance from the mean map of the others a map is not specific.
@@ -94,6 +94,7 @@ function othersMean({maps, mean}, i) {
 
 // Whether a map says something about its object: [sentence, false if it does not].
 function specificity({maps, mean, cells}, i) {
+  if (!largest(maps[i])) return ['The map is empty: no place speaks for this object.', false];
   if (maps.length > 1) {
     const differs = distance(maps[i], othersMean({maps, mean}, i));
     return differs < SPECIFIC ?

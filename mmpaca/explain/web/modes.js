@@ -18,9 +18,9 @@ const modes = {
   objects({scene, block, head, chosen, settings, usesDecided}) {
     if (chosen < 0)
       return {
-        title: scene.detections.length ? 'No object chosen' : 'Nothing was detected',
+        title: scene.detections.length ? 'No object chosen' : 'No objects',
         answer: scene.detections.length ? 'Click an object in the picture or in the list.' :
-          'See what patches attend to, or the clusters.',
+          'Patches and Clusters show what the network saw nevertheless.',
       };
     const found = scene.detections[chosen], all = objectMaps(scene, usesDecided ? null : block, head);
     const {grid, maps, cells} = all, map = maps[chosen], top = Math.max(LEAST_TOP, cells * largest(map));
@@ -53,7 +53,7 @@ const modes = {
     if (!patch)
       return {title: where, answer: `Point at a patch, or tap one, to see the ${kind} that it attends to.`};
     const clusters = strongest(attentionOf(block, patchWeights(block, patch), head), PATCH_CLUSTERS);
-    const maps = clusters.map(({cluster}) => clusterMap(block, cluster)), ends = maps.map(largest);
+    const maps = clusters.map(({cluster}) => clusterMap(block, cluster)), ends = maps.map(map => largest(map) || 1);
     const names = clusters.map(({cluster, share}) => `${block.names[cluster].replace(/^cluster /, '')} (${percent(share)})`);
     const found = block.predicted[patch[0] * block.columns + patch[1]];
     const predicted = found >= 0 ? ` Predicted: ${scene.detections[found].name}.` : '';

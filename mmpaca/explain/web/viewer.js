@@ -68,6 +68,7 @@ class Viewer {
 
   chooseCluster(cluster) {
     this.cluster = this.settings.mode === 'clusters' && cluster === this.cluster ? -1 : cluster;
+    this.settings.othersLayer = this.block.key;  // whose cluster it is
     this.show('clusters');
   }
 
