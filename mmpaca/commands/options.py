@@ -21,7 +21,7 @@ def add_config(parser: argparse.ArgumentParser, **kwargs: Any) -> None:
     action = parser.add_argument(
         'config',
         metavar='CONFIG',
-        help='config file, or a name listed by `mmpaca configs`',
+        help='config file (a Python file is executed), or a name listed by `mmpaca configs`',
         **kwargs,
     )
     completed(action, FILE)

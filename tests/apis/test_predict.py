@@ -225,3 +225,17 @@ def test_batches_are_read_as_they_are_needed():
     batches = batched((read.append(i) or i for i in range(5)), 2)
     assert next(batches) == [0, 1] and read == [0, 1]
     assert list(batches) == [[2, 3], [4]]
+
+
+def test_images_whose_masks_would_fill_the_memory(predictor):
+    with pytest.raises(ValueError, match='is 10000x8000: .* may take 7 GiB, more than 6; scale'):
+        predictor.check_size(8000, 10000)
+    predictor.check_size(6000, 8000)
+
+
+def test_a_checkpoint_that_names_too_few_classes(root, demo_weights, tmp_path):
+    checkpoint = torch.load(demo_weights, weights_only=False)
+    checkpoint.setdefault('meta', {})['dataset_meta'] = dict(classes=('a',))
+    torch.save(checkpoint, tmp_path / 'few.pth')
+    with pytest.raises(RuntimeError, match='few.pth names 1 classes, the model has 4'):
+        Predictor(root / f'configs/demo/{CONFIG}.py', tmp_path / 'few.pth', 'cpu')
