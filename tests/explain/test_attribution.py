@@ -1,6 +1,7 @@
 """Relevance of detections: logits are the model's own, flow is exact where it can be computed."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,9 +168,9 @@ def test_classifier():
     (detection,) = read_detections(sample, (60, 80), None, 0)
     subject = Subject(predictor.model, IMAGE)
     assert subject.scores(subject.inputs, [detection])[0] == pytest.approx(detection.score, 1e-5)
-    (heat,) = attribute(predictor.model, IMAGE, [detection])
+    heat = attribute(predictor.model, IMAGE, [replace(detection, label=i) for i in range(10)])
     # 80 columns become 85, of which 10 to 73 are seen: columns 9 to 69.
-    assert heat[:, :9].sum() == heat[:, 70:].sum() == 0 and heat[:, 9:70].sum() > 0
+    assert heat[..., :9].sum() == heat[..., 70:].sum() == 0 and heat[..., 9:70].sum() > 0
 
 
 def test_segmentor(tmp_path):
@@ -258,7 +259,9 @@ def test_contrast():
 
 
 def test_bad_arguments(detector):
-    with pytest.raises(ValueError, match="method='best' is unknown, choose one of paca, d_rise"):
+    with pytest.raises(
+        ValueError, match="method='best' is unknown, choose one of paca, paca_local, d_rise"
+    ):
         attribute(detector.model, IMAGE, [], 'best')
     with pytest.raises(ValueError, match=r'image is float64 of shape \(60, 80\); give'):
         attribute(detector.model, np.zeros((60, 80)), [])
