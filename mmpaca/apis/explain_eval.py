@@ -194,8 +194,12 @@ class Evaluation:
         """Number of detections so far."""
         return len({(row['image'], row['detection']) for row in self.rows})
 
-    def run(self, images: Iterator[AnnotatedImage]) -> None:
-        """Measure until there are enough detections or no more images."""
+    def run(self, images: Iterator[AnnotatedImage]) -> Iterator[int]:
+        """Measure until there are enough detections or no more images.
+
+        Yields:
+            The number of detections so far, after every image.
+        """
         for number, one in enumerate(images):
             missing = self.settings['num_detections'] - self.num_measured
             if missing <= 0:
@@ -212,6 +216,7 @@ class Evaluation:
             self.done.append(one.path)
             saved = dict(settings=self.settings, done=self.done, rows=self.rows)
             write_atomically(self.out, json.dumps(saved).encode())
+            yield self.num_measured
 
     def _measure(self, number: int, one: AnnotatedImage, found: list[Detection]) -> list[dict]:
         subject = Subject(self.predictor.model, one.image)

@@ -44,7 +44,7 @@ class Segmentor:
         model = revert_sync_batchnorm(model) if device == 'cpu' else model
         meta = loaded.get('meta', {}).get('dataset_meta') or {}
         model.dataset_meta = meta if meta.get('classes') else _meta_of(config)
-        model.cfg = config  # as mmseg's init_model does
+        model.cfg = config  # as other inferencers do
         self.model = model.to(device).eval()
         steps = config.test_dataloader.dataset.pipeline
         keep = [step for step in steps if step.type not in _LOADERS]

@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> None:
         f'{args.config} {checkpoint}',
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    evaluation.run(images)
+    for measured in evaluation.run(images):
+        print(f'{measured} of {args.num_detections} detections', flush=True)
     print(f'{evaluation.num_measured} detections, means [95 % intervals]')
     print(format_table(summarise(evaluation.rows)))
     if 'paca' in args.methods and len(args.methods) > 1:

@@ -78,8 +78,8 @@ class Subject:
 
         Returns:
             (B, D) in 0..1. Of a detector: the largest product of score and IoU with the detection's
-            box, over the predictions of its class. Of a classifier: the probability of the class;
-            of a segmentor: the mean of it over the region.
+            box, over the predictions of its class. Of a classifier or segmentor: the logistic
+            function of the logit.
         """
         size = max(1, _PIXELS_PER_BATCH // (inputs.shape[2] * inputs.shape[3]))
         return np.concatenate([self._scores(part, detections) for part in inputs.split(size)])
@@ -120,7 +120,8 @@ def best_match(found: Any, target: Detection) -> float:
 
 def _pipeline(model: Any) -> Compose:
     """Build the test pipeline of a model's config without what reads files."""
-    config = getattr(model, 'cfg', None)
+    # mmpretrain's name for it is the second one.
+    config = getattr(model, 'cfg', None) or getattr(model, '_config', None)
     if config is None:
         raise ValueError(
             f'{type(model).__name__} has no cfg: set model.cfg to its config, as init_detector does'

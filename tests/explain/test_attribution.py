@@ -141,6 +141,58 @@ def test_logit_is_that_of_the_prediction(config):
     assert maps.shape == (3, 60, 80) and maps.min() >= 0 and (maps.sum((1, 2)) > 0).all()
 
 
+def test_classifier():
+    """Logit and score are those of its prediction; relevance ends where the crop does."""
+    pytest.importorskip('mmpretrain')
+    arch = dict(
+        embed_dims=(8,) * 4, num_heads=(1,) * 4, mlp_ratios=(1,) * 4, depths=(1,) * 4
+    )  # fmt: skip
+    steps = [
+        dict(type='LoadImageFromFile'),
+        dict(type='ResizeEdge', scale=64, edge='short'),
+        dict(type='CenterCrop', crop_size=64),
+        dict(type='PackInputs'),
+    ]
+    model = dict(
+        type='ImageClassifier',
+        data_preprocessor=dict(mean=[0.0] * 3, std=[255.0] * 3),
+        backbone=dict(type='PaCaViT', arch=arch, num_clusters=4, out_indices=(3,)),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=10, in_channels=8),
+    )
+    data = dict(dataset=dict(type='CIFAR10', pipeline=steps))
+    cfg = Config(dict(default_scope='mmpretrain', model=model, test_dataloader=data))
+    predictor = Predictor(cfg, None, 'cpu')
+    (sample,) = predictor.predict([IMAGE[..., ::-1]])
+    (detection,) = read_detections(sample, (60, 80), None, 0)
+    subject = Subject(predictor.model, IMAGE)
+    assert subject.scores(subject.inputs, [detection])[0] == pytest.approx(detection.score, 1e-5)
+    (heat,) = attribute(predictor.model, IMAGE, [detection])
+    # 80 columns become 85, of which 10 to 73 are seen: columns 9 to 69.
+    assert heat[:, :9].sum() == heat[:, 70:].sum() == 0 and heat[:, 9:70].sum() > 0
+
+
+def test_segmentor(tmp_path):
+    """The logit of a region is the mean of its patches' log-odds."""
+    pytest.importorskip('mmseg')
+    from segmentation import tiny_config
+
+    torch.manual_seed(0)
+    predictor = Predictor(tiny_config(tmp_path, tmp_path), None, 'cpu')
+    mask = np.zeros((60, 80), bool)
+    mask[8:24, 16:40] = True
+    detection = Detection('', 1.0, (16, 8, 40, 24), mask, 3)
+    subject = Subject(predictor.model, IMAGE)
+    with torch.no_grad():
+        logits = predictor.model(subject.inputs, [subject.sample], mode='tensor')[0]
+        (found,) = subject.logits(subject.inputs, [detection])
+    odds = logits.softmax(0)[3].logit()
+    stride = round(subject.inputs.shape[2] / logits.shape[1])
+    covered = np.nan_to_num(subject.geometry.to_map(mask, stride, tuple(logits.shape[1:])))
+    assert float(found) == pytest.approx(np.average(odds, weights=covered), abs=1e-4)
+    assert attribute(predictor.model, IMAGE, [detection]).sum() > 0
+
+
 def test_logit_of_a_box(detector, found):
     """The box head's softmax at the box itself, as log-odds."""
     subject = Subject(detector.model, IMAGE)
