@@ -74,7 +74,7 @@ def build_parser(listed: bool = False) -> argparse.ArgumentParser:
         groups.append(f'{title}:')
         for name in names:
             modules[name] = load(name)
-            groups.append(f'  {name:<12} {modules[name].HELP}')
+            groups.append(f'  {name:<13} {modules[name].HELP}')
         groups.append('')
     parser = argparse.ArgumentParser(
         'mmpaca',

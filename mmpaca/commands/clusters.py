@@ -2,8 +2,8 @@
 
 Writes to DIR:
 
-  index.html                  interactive page: click an object to see what decided; for many
-                              images a gallery of pages/NNN.html
+  index.html                  interactive page: click an object to see what decided;
+                              for many images a gallery of pages/NNN.html
   NNN_NAME/detections.jpg     the predictions
   NNN_NAME/stageI_blockJ.jpg  strongest cluster of each patch, and heat maps of the
                               clusters that receive most attention

@@ -35,6 +35,7 @@ PROVIDERS = {
     'pycocotools': ('pycocotools',),
     'faster_coco_eval': ('faster-coco-eval',),
     'sahi': ('sahi',),
+    'captum': ('captum',),
     'onnx': ('onnx',),
     'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
     'onnxscript': ('onnxscript',),

@@ -102,6 +102,7 @@ DENSE = {
     'configs/paca_vit/atss_paca-t_1x_coco.py': dict(),
     'configs/paca_vit/dino-4scale_paca-t_8xb2-12e_coco.py': {
         'model.num_queries': 40,
+        'model.test_cfg.max_per_img': 40,
         'model.encoder.num_layers': 1,
     },
 }
