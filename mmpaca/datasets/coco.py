@@ -24,6 +24,7 @@ from .coco_faults import (
     count,
     find_faults,
     for_evaluation,
+    judge_entries,
     read_annotations,
     without_faults,
 )
@@ -148,19 +149,24 @@ class TolerantCocoDataset(MMDetCocoDataset):
         content = index.dataset
         if not isinstance(content, dict) or not isinstance(content.get('images'), list):
             raise ValueError(f"{self.ann_file}: no list 'images': this is no COCO annotation file")
-        if content.get('annotations'):
-            faults = self._name_file(self._find_faults, content)
-            fatal = next((fault for fault in faults if fault.kind in _FATAL), None)
-            try:
-                create_index(index)  # as mmdet's CocoMetric does
-            except (KeyError, TypeError):
-                fatal = fatal or faults[0]
-            if fatal is not None:
-                raise ValueError(
-                    f'{self.ann_file}: {fatal}. Evaluation needs the ground truth of each image; '
-                    f'see mmpaca check-data {self.ann_file} '
-                    f'{self.data_prefix.get("img", "IMG_DIR")} --fix OUT'
-                )
+        annotated = bool(content.get('annotations'))
+        faults = (
+            self._name_file(self._find_faults, content)
+            if annotated
+            else judge_entries(content['images'])[0]
+        )
+        fatal = next((fault for fault in faults if fault.kind in _FATAL), None)
+        try:
+            create_index(index)  # as mmdet's CocoMetric does
+        except (KeyError, TypeError) as error:
+            fatal = fatal or (faults[0] if faults else f'not in COCO format, {error!r}')
+        if fatal is not None:
+            raise ValueError(
+                f'{self.ann_file}: {fatal}. Evaluation needs the ground truth of each image; '
+                f'see mmpaca check-data {self.ann_file} '
+                f'{self.data_prefix.get("img", "IMG_DIR")} --fix OUT'
+            )
+        if annotated:
             self.faults = [fault for fault in faults if fault.kind in UNUSABLE]
             log_faults(self.ann_file, self.faults)
             index.dataset = for_evaluation(content, self.faults)

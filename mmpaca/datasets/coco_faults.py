@@ -4,8 +4,9 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from .coco_categories import check_categories
@@ -128,13 +129,8 @@ def find_faults(
         for annotation in coco['annotations']
         if isinstance(annotation, dict) and _is_id(annotation.get('image_id'))
     )
-    images: dict = {}
-    for place, image in enumerate(coco['images']):
-        kind, detail = _image_fault(image, images, numbers, with_mask, max_pixels)
-        if kind:
-            yield Fault(kind, _file_name(image), image=place, detail=detail)
-        else:
-            images[image['id']] = image
+    faults, images = judge_entries(coco['images'], numbers, with_mask, max_pixels)
+    yield from faults
     categories = {category['id'] for category in coco['categories']}
     seen: set = set()
     content: dict = {image_id: [] for image_id in images}
@@ -162,6 +158,31 @@ def find_faults(
                 yield Fault('image: no annotations', images[image_id]['file_name'])
             elif all(crowds):
                 yield Fault('image: only crowds', images[image_id]['file_name'])
+
+
+def judge_entries(
+    entries: list,
+    numbers: Mapping = MappingProxyType({}),
+    with_mask: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[list[Fault], dict]:
+    """Find the faults of the list of images; also returns the whole images by id.
+
+    Args:
+        entries: list ``images`` of a COCO annotation file, any JSON.
+        numbers: annotations of each image.
+        with_mask: the annotations have masks, of which an image can have fewer.
+        max_pixels: largest number of pixels of an image.
+    """
+    faults: list[Fault] = []
+    images: dict = {}
+    for place, image in enumerate(entries):
+        kind, detail = _image_fault(image, images, numbers, with_mask, max_pixels)
+        if kind:
+            faults.append(Fault(kind, _file_name(image), image=place, detail=detail))
+        else:
+            images[image['id']] = image
+    return faults, images
 
 
 def without_faults(coco: dict, faults: list[Fault]) -> dict:
@@ -217,7 +238,7 @@ def _check_structure(coco: Any) -> None:
 
 
 def _image_fault(
-    image: Any, images: dict, numbers: Counter, with_mask: bool, max_pixels: int
+    image: Any, images: dict, numbers: Mapping, with_mask: bool, max_pixels: int
 ) -> tuple[str, str]:
     """Kind and detail of an image's fault, or two empty strings."""
     if not isinstance(image, dict) or not _is_id(image.get('id')) or image['id'] in images:
@@ -228,7 +249,7 @@ def _image_fault(
         return 'image: no file name or size', ''
     if is_outside(image['file_name']):
         return 'image: file name leads out of the folder', ''
-    pixels, number = image['width'] * image['height'], numbers[image['id']]
+    pixels, number = image['width'] * image['height'], numbers.get(image['id'], 0)
     if pixels > max_pixels:
         return 'image: more pixels than are decoded', f'{pixels:.6g}, at most {max_pixels}'
     limit = max_annotations(pixels, with_mask)
