@@ -32,7 +32,7 @@ from mmpaca.explain.subject import Subject
 
 from .inference import Predictor
 
-#: What is measured, and whether more is better; None: neither, zero or one is the aim.
+#: What is measured, and whether more is better (None if neither is).
 MEASURES = dict(
     deletion=False,
     insertion=True,
@@ -85,7 +85,7 @@ def annotated_region(
     """Mask, or else box, of the annotation of a detection's class that fits it best.
 
     Returns:
-        (height, width) bool; None if no IoU of boxes is 0.5 or more: a false positive.
+        (height, width) bool; None if no IoU of boxes is 0.5 or more (a false positive).
     """
     best, found = 0.5, None
     for one in instances:
@@ -133,7 +133,7 @@ class Evaluation:
 
     Args:
         predictor: a detector.
-        methods: names of :data:`mmpaca.explain.METHODS`.
+        methods: names of ``mmpaca.explain.METHODS``.
         num_detections: stop after as many.
         per_image: at most as many of an image, those of the highest scores.
         score_thr: lowest score of a detection.
@@ -255,7 +255,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[float
     """Mean and 95 % interval of every measure, by method.
 
     Returns:
-        By method and measure: mean, low, high.
+        Mean, low and high by method and measure.
     """
     table: dict[str, dict[str, tuple[float, float, float]]] = {}
     for method in dict.fromkeys(row['method'] for row in rows):
@@ -274,7 +274,7 @@ def differences(
     """Differences of other methods to one on the same detections, with 95 % intervals.
 
     Returns:
-        By method and measure: mean, low, high of the other's value minus the reference's.
+        Mean, low and high of the other's value minus the reference's, by method and measure.
     """
     own = {(r['image'], r['detection']): r for r in rows if r['method'] == reference}
     changed = [

@@ -60,7 +60,7 @@ def attribute(
         detections: detections of the image, as
             :func:`mmpaca.explain.scene.read_detections` reads them from a prediction; only label,
             box and, of a segmentor, mask are used.
-        method: one of :data:`METHODS`.
+        method: a key of ``METHODS``.
 
     Returns:
         (len(detections), height, width) float32 >= 0, one unit for all detections of the image.
@@ -90,7 +90,7 @@ def contrast(maps: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
             the mean of ``maps``.
 
     Returns:
-        (D, height, width) >= 0: the share of a map's relevance at each pixel minus that of
+        (D, height, width) >= 0, the share of a map's relevance at each pixel minus that of
         ``other``, where it is more.
     """
     shares = maps / np.maximum(maps.sum((1, 2), keepdims=True), np.finfo(maps.dtype).tiny)

@@ -88,7 +88,7 @@ def through_attention(
         attended_gradient: gradient with respect to ``block.attended``, (1, N, C).
 
     Returns:
-        (1, H, W) >= 0. What a cluster takes from everywhere alike is left out: it is in no place.
+        (1, H, W) >= 0. What a cluster takes from everywhere alike is left out, it is in no place.
     """
     tiny = torch.finfo(flow.dtype).tiny
     # What arrives at x + branch is shared by what the change of either contributed.

@@ -77,9 +77,9 @@ class Subject:
             detections: detections of the original image.
 
         Returns:
-            (B, D) in 0..1. Of a detector: the largest product of score and IoU with the detection's
-            box, over the predictions of its class. Of a classifier or segmentor: the logistic
-            function of the logit.
+            (B, D) in 0..1. Of a detector it is the largest product of score and IoU with the
+            detection's box, over the predictions of its class; of a classifier or segmentor the
+            logistic function of the logit.
         """
         size = max(1, _PIXELS_PER_BATCH // (inputs.shape[2] * inputs.shape[3]))
         return np.concatenate([self._scores(part, detections) for part in inputs.split(size)])
