@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 
 from mmpaca.datasets.images import check_images, find_images, read_image
-from mmpaca.explain.attribution import attribute
+from mmpaca.explain.attribution import apply
 from mmpaca.explain.html_page import Page
 from mmpaca.explain.perturbation import deletion_insertion
 from mmpaca.explain.recorder import Recording, record
@@ -141,24 +141,17 @@ class _Model:
             image, sample, self.recording, 0, classes, self.score_thr, self.all_blocks
         )
         # Afterwards: it computes the features anew, which the recording would have instead.
-        found = scene.detections[:_ATTRIBUTED]
         try:
-            scene.attribution = attribute(self.predictor.model, image, found)
+            subject = Subject(self.predictor.model, image)
+            scene.attribution = apply('paca', subject, scene.detections[:_ATTRIBUTED])
         except ValueError as error:
             warnings.warn(f'the page shows attention alone: {error}', stacklevel=2)
         else:
-            self._follow(image, scene)
+            found = zip(scene.detections[: self.curves], scene.attribution, strict=False)
+            for detection, heat in found:
+                deleted, inserted = deletion_insertion(subject, heat, detection)
+                detection.curves = deleted.round(3).tolist(), inserted.round(3).tolist()
         return sample, scene
-
-    def _follow(self, image: np.ndarray, scene: Scene) -> None:
-        """Compute the curves of the surest detections."""
-        if not self.curves or scene.attribution is None:
-            return
-        subject = Subject(self.predictor.model, image)
-        found = scene.detections[: self.curves]
-        for detection, heat in zip(found, scene.attribution, strict=False):
-            deleted, inserted = deletion_insertion(subject, heat, detection)
-            detection.curves = deleted.round(3).tolist(), inserted.round(3).tolist()
 
 
 @contextmanager

@@ -208,12 +208,11 @@ def export(
         comparison.finish(out.name)
 
     if options.format != 'openvino':
-        torch_run = partial(
-            open_program,
-            steps=steps if options.resize else [],
-            write_after=find_postprocessing(predictor.model),
-        )
-        check(open_onnx(content) if options.format == 'onnx' else torch_run(content))
+        if options.format == 'onnx':
+            check(open_onnx(content))
+        else:
+            before = steps if options.resize else []
+            check(open_program(content, before, find_postprocessing(predictor.model)))
         write_atomically(out, content)
         print(f'wrote {out}, {len(content) / 1e6:.1f} MB')
         return

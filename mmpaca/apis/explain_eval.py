@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
+from torchvision.ops import box_iou
 
 from mmpaca.checkpoint.saving import write_atomically
 from mmpaca.datasets.images import read_image
@@ -32,17 +33,10 @@ from mmpaca.explain.subject import Subject
 
 from .inference import Predictor
 
-#: What is measured, and whether more is better (None if neither is).
-MEASURES = dict(
-    deletion=False,
-    insertion=True,
-    pointing=True,
-    energy=True,
-    sparsity=None,
-    randomised=None,
-    stability=True,
-    seconds=False,
-)
+#: What is measured of a map.
+MEASURES = (
+    'deletion', 'insertion', 'pointing', 'energy', 'sparsity', 'randomised', 'stability', 'seconds'
+)  # fmt: skip
 _NOISE = 0.02 * 255  # standard deviation in grey levels
 _CHECK_EVERY = 5  # images, for the measures that need two more maps
 
@@ -87,14 +81,17 @@ def annotated_region(
     Returns:
         (height, width) bool; None if no IoU of boxes is 0.5 or more (a false positive).
     """
-    best, found = 0.5, None
-    for one in instances:
-        if one['bbox_label'] != detection.label or one.get('ignore_flag'):
-            continue
-        iou = _iou(one['bbox'], detection.box)
-        if iou >= best:
-            best, found = iou, one
-    if found is None:
+    own = [
+        one
+        for one in instances
+        if one['bbox_label'] == detection.label and not one.get('ignore_flag')
+    ]
+    if not own:
+        return None
+    boxes = torch.tensor([one['bbox'] for one in own], dtype=torch.float64)
+    ious = box_iou(boxes, boxes.new_tensor([detection.box]))[:, 0]
+    found = own[int(ious.argmax())]
+    if ious.max() < 0.5:
         return None
     if found.get('mask'):
         region = decode_region(found, 'mask', shape)
@@ -103,12 +100,6 @@ def annotated_region(
         region = np.zeros(shape, bool)
         region[max(top, 0) : bottom, max(left, 0) : right] = True
     return region if region.any() else None
-
-
-def _iou(first: Sequence[float], second: Sequence[float]) -> float:
-    a, b = np.asarray(first), np.asarray(second)
-    shared = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(min=0).prod()
-    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))
 
 
 def shuffle_weights(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -151,9 +151,7 @@ class TolerantCocoDataset(MMDetCocoDataset):
             raise ValueError(f"{self.ann_file}: no list 'images': this is no COCO annotation file")
         annotated = bool(content.get('annotations'))
         faults = (
-            self._name_file(self._find_faults, content)
-            if annotated
-            else judge_entries(content['images'])[0]
+            self._name_file(self._find_faults, content) if annotated else judge_entries(content)[0]
         )
         fatal = next((fault for fault in faults if fault.kind in _FATAL), None)
         try:

@@ -4,9 +4,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from .coco_categories import check_categories
@@ -42,8 +41,6 @@ FAULTS = {
     'image: no annotations': 'stays',
     'image: only crowds': 'stays',
 }
-
-
 REMEDY = {
     'image': 'image skipped',
     'annotation': 'annotation skipped',
@@ -124,12 +121,7 @@ def find_faults(
         ValueError: a list is missing or empty, or a category is invalid or duplicate.
     """
     _check_structure(coco)
-    numbers = Counter(
-        annotation['image_id']
-        for annotation in coco['annotations']
-        if isinstance(annotation, dict) and _is_id(annotation.get('image_id'))
-    )
-    faults, images = judge_entries(coco['images'], numbers, with_mask, max_pixels)
+    faults, images = judge_entries(coco, with_mask, max_pixels)
     yield from faults
     categories = {category['id'] for category in coco['categories']}
     seen: set = set()
@@ -161,22 +153,20 @@ def find_faults(
 
 
 def judge_entries(
-    entries: list,
-    numbers: Mapping = MappingProxyType({}),
-    with_mask: bool = False,
-    max_pixels: int = MAX_PIXELS,
+    coco: dict, with_mask: bool = False, max_pixels: int = MAX_PIXELS
 ) -> tuple[list[Fault], dict]:
-    """Find the faults of the list of images; also returns the whole images by id.
+    """Find the faults of the list of images alone; returns them, and the whole images by id.
 
-    Args:
-        entries: list ``images`` of a COCO annotation file, any JSON.
-        numbers: annotations of each image.
-        with_mask: the annotations have masks, of which an image can have fewer.
-        max_pixels: largest number of pixels of an image.
+    Args as of :func:`find_faults`, but the file may have no annotations.
     """
+    numbers = Counter(
+        annotation['image_id']
+        for annotation in coco.get('annotations') or []
+        if isinstance(annotation, dict) and _is_id(annotation.get('image_id'))
+    )
     faults: list[Fault] = []
     images: dict = {}
-    for place, image in enumerate(entries):
+    for place, image in enumerate(coco['images']):
         kind, detail = _image_fault(image, images, numbers, with_mask, max_pixels)
         if kind:
             faults.append(Fault(kind, _file_name(image), image=place, detail=detail))
@@ -238,7 +228,7 @@ def _check_structure(coco: Any) -> None:
 
 
 def _image_fault(
-    image: Any, images: dict, numbers: Mapping, with_mask: bool, max_pixels: int
+    image: Any, images: dict, numbers: Counter, with_mask: bool, max_pixels: int
 ) -> tuple[str, str]:
     """Kind and detail of an image's fault, or two empty strings."""
     if not isinstance(image, dict) or not _is_id(image.get('id')) or image['id'] in images:
@@ -249,7 +239,7 @@ def _image_fault(
         return 'image: no file name or size', ''
     if is_outside(image['file_name']):
         return 'image: file name leads out of the folder', ''
-    pixels, number = image['width'] * image['height'], numbers.get(image['id'], 0)
+    pixels, number = image['width'] * image['height'], numbers[image['id']]
     if pixels > max_pixels:
         return 'image: more pixels than are decoded', f'{pixels:.6g}, at most {max_pixels}'
     limit = max_annotations(pixels, with_mask)

@@ -10,14 +10,17 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmpaca.analysis.timing import time_steps
+from mmpaca.models.archs import ARCHS
 from mmpaca.models.fast_paths import DEFAULT
 
 
 def attention_stages(quick: bool) -> list[tuple[int, int, int, int]]:
     """Heads, patches, keys and channels per head of PaCa-T's stages at 800 x 1344, or 80 x 134."""
+    arch = ARCHS['tiny']
     patches = (672, 168, 42, 12) if quick else (67200, 16800, 4200, 1050)
-    keys = (100, 100, 100, patches[3])
-    return list(zip((2, 4, 8, 16), patches, keys, (48, 48, 40, 24), strict=True))
+    keys = (100, 100, 100, patches[3])  # the last stage has no clusters
+    channels = [c // h for c, h in zip(arch['embed_dims'], arch['num_heads'], strict=True)]
+    return list(zip(arch['num_heads'], patches, keys, channels, strict=True))
 
 
 def attention_order(

@@ -144,12 +144,16 @@ def _captum_layer(subject: Subject, detections: Sequence[Detection], name: str) 
 
     method = getattr(_captum(), name)(forward, layer)
     heat = []
-    for i in range(len(detections)):
-        inputs = subject.inputs.detach().requires_grad_()
-        maps = _as_tuple(method.attribute(inputs, target=i))
-        levels = [m.detach().sum(1).clamp(min=0) for m in maps]  # (1, C or 1, h, w) -> (1, h, w)
-        heat.append(torch.stack([_enlarge(m, subject)[0] for m in levels]).sum(0))
-    handle.remove()
+    try:
+        for i in range(len(detections)):
+            inputs = subject.inputs.detach().requires_grad_()
+            maps = _as_tuple(method.attribute(inputs, target=i))
+            levels = [
+                m.detach().sum(1).clamp(min=0) for m in maps
+            ]  # (1, C or 1, h, w) -> (1, h, w)
+            heat.append(torch.stack([_enlarge(m, subject)[0] for m in levels]).sum(0))
+    finally:
+        handle.remove()
     return torch.stack(heat)
 
 

@@ -19,7 +19,7 @@ def deletion_insertion(
     """Compute the deletion and insertion curve of a map (Petsiuk et al., 2018 and 2021).
 
     Deletion replaces the most relevant pixels first, by the image's mean colour; insertion puts
-    them first onto the blurred image. All images of both curves are one batch.
+    them first onto the blurred image.
 
     Args:
         subject: the image and its model.
@@ -32,12 +32,14 @@ def deletion_insertion(
     """
     gone = torch.from_numpy(_order(subject, heat)).to(subject.inputs)
     shares = torch.arange(steps + 1, device=gone.device) / steps
-    changed = (gone < shares[:, None, None])[:, None]  # (steps + 1, 1, H, W)
-    image = subject.inputs
-    deleted = torch.where(changed, mean_colour(subject), image)
-    inserted = torch.where(changed, image, blurred(subject))
-    scores = subject.scores(torch.cat((deleted, inserted)), [detection])[:, 0]
-    return scores[: steps + 1], scores[steps + 1 :]
+    image, grey, ground = subject.inputs, mean_colour(subject), blurred(subject)
+    curves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for part in shares.split(subject.batch_size):
+        changed = (gone < part[:, None, None])[:, None]  # (B, 1, H, W)
+        deleted, inserted = torch.where(changed, grey, image), torch.where(changed, image, ground)
+        for curve, images in zip(curves, (deleted, inserted), strict=True):
+            curve.append(subject.scores(images, [detection])[:, 0])
+    return np.concatenate(curves[0]), np.concatenate(curves[1])
 
 
 def mean_colour(subject: Subject) -> Tensor:
@@ -52,7 +54,13 @@ def blurred(subject: Subject) -> Tensor:
     sigma = _BLUR * max(height, width)
     radius = min(int(2 * sigma), min(height, width) - 1)  # reflected at the border
     out = subject.inputs.clone()
-    out[..., :height, :width] = gaussian_blur(out[..., :height, :width], 2 * radius + 1, sigma)
+    shown = out[..., :height, :width]
+    for size in (
+        [2 * radius + 1, 1],
+        [1, 2 * radius + 1],
+    ):  # as one kernel, at its square root of work
+        shown = gaussian_blur(shown, size, sigma)
+    out[..., :height, :width] = shown
     return out
 
 
@@ -76,9 +84,8 @@ def drise(
     generator = torch.Generator().manual_seed(0)
     grey, device = mean_colour(subject), subject.inputs.device
     total = torch.zeros(len(detections), height, width, device=device)
-    chunk = max(1, 2**20 // (height * width))
-    for first in range(0, masks, chunk):
-        count = min(chunk, masks - first)
+    for first in range(0, masks, subject.batch_size):
+        count = min(subject.batch_size, masks - first)
         visible = random_masks(count, cells, (height, width), generator).to(device)
         scores = subject.scores(grey + (subject.inputs - grey) * visible[:, None], detections)
         total += torch.einsum('bd,bhw->dhw', torch.from_numpy(scores).to(visible), visible)

@@ -31,6 +31,7 @@ class Subject:
         inputs: the network's input, (1, 3, H, W), normalised and padded.
         sample: data sample without predictions.
         geometry: position of the network's maps on the image.
+        batch_size: number of perturbed images that :meth:`scores` may be given at once.
 
     Raises:
         ValueError: the image is not uint8 RGB, or the model does not know its config.
@@ -55,6 +56,7 @@ class Subject:
         self.inputs: Tensor = batch['inputs']
         (self.sample,) = batch['data_samples']
         self.geometry = Geometry.from_meta(self.sample.metainfo)
+        self.batch_size = max(1, _PIXELS_PER_BATCH // self.inputs[0, 0].numel())
 
     def logits(self, inputs: Tensor, detections: Sequence[Detection]) -> Tensor:
         """Class logits of detections, with the graph of gradients.
@@ -81,10 +83,6 @@ class Subject:
             detection's box, over the predictions of its class; of a classifier or segmentor the
             logistic function of the logit.
         """
-        size = max(1, _PIXELS_PER_BATCH // (inputs.shape[2] * inputs.shape[3]))
-        return np.concatenate([self._scores(part, detections) for part in inputs.split(size)])
-
-    def _scores(self, inputs: Tensor, detections: Sequence[Detection]) -> np.ndarray:
         if not hasattr(self.model, 'bbox_head') and not hasattr(self.model, 'roi_head'):
             logits = [self.logits(one[None], detections) for one in inputs]
             return torch.stack(logits).sigmoid().cpu().numpy()

@@ -86,30 +86,29 @@ def describe_misfit(expected: Mapping[str, Tensor], given: Mapping[str, Tensor])
     """
     missing = [name for name in expected if name not in given]
     unexpected = [name for name in given if name not in expected]
-    wrong = [
-        f'{name} {tuple(given[name].shape)} instead of {tuple(value.shape)}'
-        for name, value in expected.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    other = [
-        f'{name} {given[name].dtype} instead of {value.dtype}'
-        for name, value in expected.items()
-        if name in given
-        and not torch.can_cast(given[name].dtype, value.dtype)
-        or name in given
-        and value.is_floating_point() != given[name].is_floating_point()
-    ]
+    common = {name: (given[name], value) for name, value in expected.items() if name in given}
+    shapes = {
+        name: f'{name} {tuple(its.shape)} instead of {tuple(ours.shape)}'
+        for name, (its, ours) in common.items()
+        if its.shape != ours.shape
+    }
+    types = {
+        name: f'{name} {its.dtype} instead of {ours.dtype}'
+        for name, (its, ours) in common.items()
+        if not torch.can_cast(its.dtype, ours.dtype)
+        or its.is_floating_point() != ours.is_floating_point()
+    }
     parts = [
         f'{len(names)} {what}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}'
         for what, names in (
             ('missing', missing),
             ('unexpected', unexpected),
-            ('wrong shape', wrong),
-            ('wrong type', other),
+            ('wrong shape', [*shapes.values()]),
+            ('wrong type', [*types.values()]),
         )
         if names
     ]
-    fitting = len(expected) - len({*missing, *(text.partition(' ')[0] for text in wrong + other)})
+    fitting = len(expected) - len({*missing, *shapes, *types})
     return f'{fitting} of {len(expected)} tensors match. {"; ".join(parts)}.' if parts else ''
 
 

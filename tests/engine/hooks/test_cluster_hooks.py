@@ -109,7 +109,6 @@ def test_pictures_of_every_second_validation(runner, tmp_path):
 
 
 def test_tensorboard_has_the_pictures(tmp_path, monkeypatch):
-    pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     picture = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
