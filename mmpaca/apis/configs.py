@@ -193,7 +193,7 @@ def read_file(path: str, import_custom_modules: bool = True) -> 'Config':
 
     try:
         return Config.fromfile(path, import_custom_modules=import_custom_modules)
-    except (SyntaxError, AttributeError, KeyError, NameError, TypeError) as error:
+    except (SyntaxError, AttributeError, KeyError, NameError, TypeError, yaml.YAMLError) as error:
         raise ValueError(
             f'config {path} cannot be read: {type(error).__name__}: {error}'
         ) from error

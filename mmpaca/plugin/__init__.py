@@ -3,6 +3,7 @@
 - mmcv's operators, where it has no compiled ones (:mod:`.operators`);
 - the loaders of checkpoints in mmengine (:mod:`mmpaca.checkpoint.loading`);
 - the scope ``mmpaca::`` of mmengine's configs (:mod:`.config_scope`);
+- the reader of YAML files in mmengine (:mod:`.yaml_files`);
 - the names of models in the inferencers of mmdet, mmpretrain and mmseg (:mod:`.model_names`);
 - entries in mmengine's registries (:mod:`mmpaca.registry`).
 """
@@ -31,8 +32,10 @@ def install() -> None:
     from .config_scope import register_config_scope
     from .deprecated import register_deprecated
     from .model_names import register_classifiers, register_inferencer_names
+    from .yaml_files import register_yaml_reader
 
     register_config_scope()
+    register_yaml_reader()
     register_inferencer_names()
     register_classifiers()
     register_deprecated()
