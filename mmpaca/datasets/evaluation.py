@@ -1,5 +1,6 @@
 """Broken images in validation and testing, for any dataset of mmengine's kind."""
 
+import io
 import os
 from collections.abc import Callable
 from typing import Any
@@ -7,15 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
 from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
+from PIL import Image
 
 from .coco import LoadVerifiedImageFromFile, TolerantCocoDataset, log_bad_data
 from .coco_faults import max_annotations, segmentation_fault
 from .images import MAX_PIXELS, is_outside
+from .seg_maps import IGNORED, SegFileError
 
 BROKEN = 'broken_image'  # in the metainfo of a sample that stands for a broken image
 _SIZE = (256, 256)  # of an image in place of a broken one that has no annotated size
+_PREDICTIONS = {'pred_instances', 'pred_sem_seg', 'pred_panoptic_seg', 'pred_score'}
 
 
 class EvaluationLoader:
@@ -56,12 +61,15 @@ class EvaluationLoader:
 
         Raises:
             RuntimeError: too many images are broken, or one cannot even be replaced.
+            SegFileError: a label map cannot be used.
         """
         info = self._info(idx)
         path = info['img_path']
         try:
             self._check_path(path)
             return self._run(self.steps, info)
+        except SegFileError:
+            raise
         except Exception as error:  # arbitrary bytes make decoders raise anything
             self._note(idx, path, error)
             try:
@@ -96,7 +104,7 @@ class EvaluationLoader:
 
     def _placeholder(self, idx: int) -> dict:
         info = self._info(idx)
-        height, width = info.get('height') or _SIZE[0], info.get('width') or _SIZE[1]
+        height, width = _annotated_size(info)
         shrink = max(1.0, (height * width / MAX_PIXELS) ** 0.5)
         height, width = max(1, int(height / shrink)), max(1, int(width / shrink))
         data = self._run([_Black(height, width), *self._after_loading()], info)
@@ -130,6 +138,13 @@ class EvaluationLoader:
             ) from error
 
 
+def _annotated_size(info: dict) -> tuple[int, int]:
+    if 'height' not in info and 'seg_map_path' in info:  # a label map is as large as its image
+        with Image.open(io.BytesIO(fileio.get(info['seg_map_path']))) as labels:
+            return labels.height, labels.width
+    return info.get('height') or _SIZE[0], info.get('width') or _SIZE[1]
+
+
 class _Black:
     """A black image in place of one that cannot be loaded."""
 
@@ -156,7 +171,8 @@ def _verified(step: Any) -> Callable:
 def drop_predictions(model: torch.nn.Module, args: tuple, outputs: Any) -> None:
     """Forward hook: remove the predictions for samples that stand for broken images.
 
-    A detector's instances are dropped; a classifier's scores are best for all other classes.
+    A detector's instances are dropped; a classifier's scores are best for all other classes; the pixels
+    of a segmentor, semantic or panoptic, have no class (255).
 
     Raises:
         RuntimeError: predictions are of another kind.
@@ -166,17 +182,23 @@ def drop_predictions(model: torch.nn.Module, args: tuple, outputs: Any) -> None:
     for sample in outputs:
         if not isinstance(sample, BaseDataElement) or not sample.get(BROKEN, False):
             continue
-        if 'pred_instances' in sample:
-            if len(sample.pred_instances):
-                sample.pred_instances = sample.pred_instances[:0]
-        elif 'pred_score' in sample:
-            scores = torch.ones_like(sample.pred_score)
-            if 'gt_label' in sample:
-                scores[sample.gt_label.long()] = 0
-            sample.pred_score = scores
-            sample.pred_label = scores.argmax(dim=-1, keepdim=True)
-        else:
+        if not _PREDICTIONS & set(sample.keys()):
             raise RuntimeError(
                 f'{sample.get("img_path", "an image")} is broken, and predictions of a '
                 f'{type(model).__name__} cannot be left out: remove the image from the dataset'
             )
+        _drop(sample)
+
+
+def _drop(sample: BaseDataElement) -> None:
+    if len(sample.get('pred_instances', ())):
+        sample.pred_instances = sample.pred_instances[:0]
+    for maps in (sample.get('pred_sem_seg'), sample.get('pred_panoptic_seg')):
+        for name, pixels in maps.items() if maps is not None else ():
+            maps.set_field(torch.full_like(pixels, IGNORED), name)
+    if 'pred_score' in sample:
+        scores = torch.ones_like(sample.pred_score)
+        if 'gt_label' in sample:
+            scores[sample.gt_label.long()] = 0
+        sample.pred_score = scores
+        sample.pred_label = scores.argmax(dim=-1, keepdim=True)

@@ -214,9 +214,10 @@ def main() -> None:
             if process.exitcode:
                 seed = place.value + 1
                 failures += 1
+                print(f'seed {place.value}: exit status {process.exitcode}', flush=True)
                 for file in filter(Path.is_file, Path(folder).iterdir()):
                     kept = shutil.copy(file, f'seed{place.value}{file.suffix}')
-                    print(f'seed {place.value}: exit status {process.exitcode}, see {kept}')
+                    print(f'see {kept}')
     print(f'{seed - args.seed} files, {failures} failures')
     sys.exit(1 if failures else 0)
 

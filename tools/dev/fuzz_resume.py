@@ -278,5 +278,5 @@ def equal(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(equal, a, b))
     return bool(a == b)

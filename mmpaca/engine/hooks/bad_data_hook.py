@@ -20,9 +20,9 @@ class BadDataSummaryHook(Hook):
     """Evaluate in spite of broken images, and log a summary of bad data.
 
     In validation and testing an image that cannot be loaded counts as an image without predictions:
-    its ground truth still counts in the metric. That holds for mmdet's and mmpretrain's datasets
-    with mmcv's ``LoadImageFromFile``, for detectors (boxes and masks) and classifiers. Annotations
-    that crash pycocotools are removed from the ground truth of COCO metrics.
+    its ground truth still counts in the metric. That holds for the datasets of mmdet, mmpretrain and
+    mmseg with mmcv's ``LoadImageFromFile``, for detectors (boxes, masks, panoptic maps), classifiers
+    and segmentors. Annotations that crash pycocotools are removed from the ground truth of COCO metrics.
 
     After training it also logs what :class:`mmpaca.datasets.coco.TolerantCocoDataset` skipped.
 

@@ -14,12 +14,13 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
-from mmengine.structures import InstanceData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 from toy import forked
 
 from mmpaca.datasets import CLASSES
-from mmpaca.datasets.evaluation import EvaluationLoader
+from mmpaca.datasets.evaluation import BROKEN, EvaluationLoader, drop_predictions
+from mmpaca.datasets.seg_maps import SegFileError
 from mmpaca.engine import BadDataSummaryHook
 from mmpaca.registry import DATASETS
 
@@ -44,6 +45,9 @@ class GroundTruthModel(BaseModel):
 
     def forward(self, inputs, data_samples=None, mode='predict'):
         for sample in data_samples:
+            if 'gt_sem_seg' in sample:
+                sample.pred_sem_seg = sample.gt_sem_seg.clone()
+                continue
             if 'gt_label' in sample:
                 scores = torch.nn.functional.one_hot(sample.gt_label[0], 4)
                 sample.set_pred_score(scores.float()).set_pred_label(sample.gt_label)
@@ -198,6 +202,68 @@ def test_classification(shapes, tmp_path):
     )
     assert metrics == {'accuracy/top1': 87.5, 'accuracy/top3': 87.5}
     assert '1 of 8 images of this evaluation' in log
+
+
+def test_semantic_segmentation(tmp_path):
+    """The pixels of a broken image count as missed, at the size of its label map."""
+    pytest.importorskip('mmseg')
+    maps = [
+        np.zeros((20, 30), np.uint8),
+        np.ones((40, 10), np.uint8),
+        np.full((25, 40), 2, np.uint8),
+    ]
+    maps[1][:, :5] = 2
+    for number, labels in enumerate(maps):
+        Image.fromarray(labels).save(tmp_path / f'{number}.png')
+        Image.new('RGB', labels.shape[::-1]).save(tmp_path / f'{number}.jpg')
+    (tmp_path / '1.jpg').write_bytes((tmp_path / '1.jpg').read_bytes()[:-20])
+    options = {
+        'default_scope': 'mmseg',
+        'test_dataloader.dataset': dict(
+            _delete_=True,
+            type='BaseSegDataset',
+            data_prefix=dict(img_path=str(tmp_path), seg_map_path=str(tmp_path)),
+            metainfo=dict(classes=('a', 'b', 'c')),
+            reduce_zero_label=False,
+            test_mode=True,
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='mmpaca.LoadVerifiedSegMap'),
+                dict(type='PackSegInputs'),
+            ],
+        ),
+        'test_evaluator': dict(_delete_=True, type='IoUMetric'),
+        'default_hooks.bad_data.max_bad_share': 0.5,
+    }
+    metrics, log = evaluate(tmp_path, tmp_path / 'run', **options)
+    # a: all right; b: 0 of 200; c: 1000 of 1200.
+    assert metrics['mIoU'] == pytest.approx(100 * (1 + 0 + 1000 / 1200) / 3, abs=0.01)
+    assert metrics['aAcc'] == pytest.approx(100 * 1600 / 2000, abs=0.01)
+    assert '1 of 3 images of this evaluation' in log
+
+    Image.new('RGB', (31, 20)).save(tmp_path / '0.jpg')
+    with pytest.raises(SegFileError, match=r'label map \S+/0.png is 30x20, its image \S+ is 31x20'):
+        evaluate(tmp_path, tmp_path / 'again', **options)
+
+
+def test_panoptic_predictions_are_left_out():
+    """Pixels without a class are void in mmdet's panoptic metric; other images keep theirs."""
+    samples = []
+    for broken in (True, False):
+        sample = BaseDataElement(metainfo={BROKEN: broken})
+        sample.pred_panoptic_seg = PixelData(sem_seg=torch.full((1, 2, 3), 1007))
+        sample.pred_instances = InstanceData(scores=torch.ones(4))
+        samples.append(sample)
+    model = GroundTruthModel()
+    drop_predictions(model, (), samples)
+    assert [s.pred_panoptic_seg.sem_seg.unique().tolist() for s in samples] == [[255], [1007]]
+    assert [len(s.pred_instances) for s in samples] == [0, 4]
+    with pytest.raises(
+        RuntimeError, match='photo.jpg is broken, and predictions of a GroundTruthModel'
+    ):
+        drop_predictions(
+            model, (), [BaseDataElement(metainfo={BROKEN: True, 'img_path': 'photo.jpg'})]
+        )
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
