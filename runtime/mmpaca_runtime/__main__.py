@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     part.write_text(json.dumps(content))
     os.replace(part, out)
     each = spent / max(len(images), 1) * 1e3
-    print(f'{len(images)} images, {len(annotations)} detections, {each:.0f} ms each; {out}')
+    print(f'{len(images)} images, {len(annotations)} detections, {each:.0f} ms an image; {out}')
     for line in broken:
         print(line, file=sys.stderr)
     return int(bool(broken))
