@@ -213,6 +213,11 @@ def _open_detector(config: Config, checkpoint: str | None, device: str | None) -
 
     config.setdefault('visualizer', dict(type='DetLocalVisualizer'))
     config.visualizer.vis_backends = None  # pictures are returned, not stored
+    for step in config.test_dataloader.dataset.pipeline:
+        # mmdet replaces the loader, which it finds by mmcv's name, by one of arrays.
+        if step.type in ('mmpaca.LoadVerifiedImageFromFile', 'LoadVerifiedImageFromFile'):
+            step.type = 'LoadImageFromFile'
+            step.pop('max_pixels', None)
     return DetInferencer(config, checkpoint, device=device, show_progress=False)
 
 

@@ -239,3 +239,19 @@ def test_a_checkpoint_that_names_too_few_classes(root, demo_weights, tmp_path):
     torch.save(checkpoint, tmp_path / 'few.pth')
     with pytest.raises(RuntimeError, match='few.pth names 1 classes, the model has 4'):
         Predictor(root / f'configs/demo/{CONFIG}.py', tmp_path / 'few.pth', 'cpu')
+
+
+def test_verified_loader_in_the_test_pipeline(predictor, root, demo_weights):
+    """mmdet's inferencer finds a loader by the name of mmcv's only."""
+    config = Config.fromfile(root / f'configs/demo/{CONFIG}.py')
+    first = config.test_dataloader.dataset.pipeline[0]
+    assert first.type == 'LoadImageFromFile'
+    config.test_dataloader.dataset.pipeline[0] = dict(
+        type='mmpaca.LoadVerifiedImageFromFile', max_pixels=10**6
+    )
+    image = np.random.default_rng(0).integers(0, 255, (70, 50, 3), dtype=np.uint8)
+    found, expected = (
+        p.predict([image])[0] for p in (Predictor(config, demo_weights, 'cpu'), predictor)
+    )
+    assert len(found.pred_instances) > 0
+    assert torch.equal(found.pred_instances.scores, expected.pred_instances.scores)

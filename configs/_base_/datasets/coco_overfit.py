@@ -4,8 +4,7 @@ data_root = '{{$COCO_ROOT:data/coco/}}'
 scale = (256, 192)
 num_images = 8
 
-_load = [
-    dict(type='mmpaca.LoadVerifiedImageFromFile'),
+_prepare = [
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=scale, keep_ratio=True),
 ]
@@ -23,7 +22,12 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        pipeline=[*_load, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')],
+        pipeline=[
+            dict(type='mmpaca.LoadVerifiedImageFromFile'),
+            *_prepare,
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackDetInputs'),
+        ],
         **_dataset,
     ),
 )
@@ -33,6 +37,13 @@ test_dataloader = dict(
     batch_size=1,
     num_workers=1,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(pipeline=[*_load, dict(type='PackDetInputs', meta_keys=_keys)], **_dataset),
+    dataset=dict(
+        pipeline=[
+            dict(type='LoadImageFromFile'),  # by this name mmdet's inferencer finds it
+            *_prepare,
+            dict(type='PackDetInputs', meta_keys=_keys),
+        ],
+        **_dataset,
+    ),
 )
 test_evaluator = dict(type='CocoMetric', metric=['bbox', 'segm'])
