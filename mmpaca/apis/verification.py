@@ -265,10 +265,10 @@ def _verify_ap(comparison: Comparison, config: Config, ann_file: Path) -> list[s
     if not ann_file.is_file():
         raise FileNotFoundError(f'--verify {ann_file}: no such annotation file')
     settings = copy.deepcopy(config.test_dataloader.dataset)
-    settings.update(ann_file=str(ann_file.absolute()), pipeline=[], lazy_init=False)
+    settings.update(ann_file=str(ann_file.absolute()), pipeline=[], lazy_init=False, indices=None)
     metric = copy.deepcopy(config.test_evaluator)
     metric = metric[0] if isinstance(metric, list) else metric
-    if 'ann_file' not in metric:
+    if 'ann_file' not in metric and not metric.type.endswith('CocoMetric'):
         raise ValueError(
             f'--verify {ann_file}: {metric.type} of the test_evaluator takes no COCO annotations; '
             'give a folder of images'

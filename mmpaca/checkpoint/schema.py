@@ -82,6 +82,8 @@ def check_number(value: Any, entry: str, least: float = 0, most: float = LARGEST
     """A finite number in a range."""
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     holds = is_number and least <= value <= most  # false for NaN
+    if isinstance(value, int) and abs(value) >= 2**63:
+        holds = False  # torch converts whole numbers to 64 bits
     lower = 'a finite number' if least == -LARGEST else f'a finite number >= {least:g}'
     upper = '' if most == LARGEST else f' and <= {most:g}'
     require(holds, entry, value, lower + upper)

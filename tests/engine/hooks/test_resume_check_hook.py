@@ -91,6 +91,7 @@ WRONG = {
     r'lr is nan': change(f'{GROUP}/lr', NAN),
     r'lr is -1': change(f'{GROUP}/lr', -1),
     r'lr is 1e\+30, in param_schedulers': change(f'{GROUP}/lr', 1e30),
+    r'eps is 1180591620717411303424': change(f'{GROUP}/eps', 2**70),  # larger than torch's numbers
     r'betas\[1\] is 1.5': change(f'{GROUP}/betas', (0.9, 1.5)),
     r'differs in weight_decay': change(f'{GROUP}/weight_decay'),
     r'params are not those': change(f'{GROUP}/params', [0, 1, 2, 3, 4, 4]),
