@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from commands import start_server
 
 from mmpaca.__main__ import main
 from mmpaca.doctor import golden, gpu
@@ -14,6 +15,7 @@ def test_quick_check_on_the_cpu(monkeypatch, tmp_path):
     monkeypatch.setattr(
         gpu, '_kernels', lambda call, device: call() or 7
     )  # profiling takes seconds
+    start_server()  # its processes come from it
     arguments = ['--device', 'cpu', '--quick', '--out-dir', str(tmp_path)]
     assert main(['doctor', '--gpu', *arguments]) == 0
     parts = json.loads((tmp_path / 'gpu_check.json').read_text())
