@@ -7,6 +7,7 @@ import torch
 from commands import start_server
 
 from mmpaca.__main__ import main
+from mmpaca.analysis import timing
 from mmpaca.doctor import golden, gpu
 
 
@@ -15,6 +16,7 @@ def test_quick_check_on_the_cpu(monkeypatch, tmp_path):
     monkeypatch.setattr(
         gpu, '_kernels', lambda call, device: call() or 7
     )  # profiling takes seconds
+    monkeypatch.setattr(timing, '_GEMM_SIZES', (64, 128))  # so do large products
     start_server()  # its processes come from it
     arguments = ['--device', 'cpu', '--quick', '--out-dir', str(tmp_path)]
     assert main(['doctor', '--gpu', *arguments]) == 0
