@@ -24,7 +24,7 @@ DEMO_CONFIG := configs/demo/mask-rcnn_paca-demo_shapes.py
 DEMO_TEST := configs/demo/mask-rcnn_paca-demo_shapes_clusters.py
 DEMO := work_dirs/demo
 # One process per core with one thread each; the tests of a file share what they set up. Files run in
-# their order, for those with the slowest tests do not have the most. glibc keeps freed memory: to get
+# the order of tests/conftest.py, not by their number of tests. glibc keeps freed memory: to get
 # it from the kernel again takes a tenth of the time.
 PYTEST := OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 \
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -1,6 +1,8 @@
 """Running commands as a user does."""
 
+import functools
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
 import signal
@@ -15,20 +17,26 @@ from typing import IO
 import shortcuts  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
-# A server that has imported what the tools import, and forks: that takes an interpreter seconds.
 _server = multiprocessing.get_context('forkserver')
-_server.set_forkserver_preload(
-    [
-        'mmpaca.apis.launch',
-        'mmpaca.engine',
-        'mmpaca.datasets.coco',
-        'mmdet.apis',
-        'mmdet.engine',
-        'mmpretrain.apis',
-        'matplotlib.pyplot',
-        'torch._dynamo',
-    ]
-)
+
+
+@functools.cache
+def start_server() -> None:
+    """Start a server that has imported what the tools import, and forks: an interpreter takes seconds.
+
+    Processes that others start in this way come from it, too.
+    """
+    _server.set_forkserver_preload(['preloaded'])
+    before = os.environ.get('PYTHONPATH')
+    os.environ['PYTHONPATH'] = str(Path(__file__).parent)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ['PYTHONPATH']
+        else:
+            os.environ['PYTHONPATH'] = before
+
 
 # For configs/demo/mask-rcnn_paca-demo_shapes.py on less data: four iterations of two images.
 QUICK = (
@@ -114,6 +122,7 @@ def run_tool_in(folder: Path, script: str, *arguments, ok: bool = True, ranks: i
 
     With ranks, in as many processes as torchrun would start; returns what the first one printed.
     """
+    start_server()
     argv = [str(part) for part in (ROOT / 'tools' / script, *arguments)]
     processes, logs = [], [folder / f'printed{rank}' for rank in range(ranks)]
     env = _torchrun_env(ranks) if ranks > 1 else {}

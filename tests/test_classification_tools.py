@@ -72,7 +72,7 @@ def test_train_test_resume(root, tool, trained, options, tmp_path):
 
 
 def test_two_cpu_processes(root, tool, options, tmp_path):
-    """As torchrun starts them; the script around it is tested with detectors and segmentors."""
+    """As torchrun starts them; the script around it is tested with detectors."""
     printed = tool(
         'train.py', root / CONFIG, '--launcher', 'pytorch', '--work-dir', 'two',
         '--cfg-options', *options, 'train_dataloader.batch_size=5', 'train_cfg.max_epochs=1',
@@ -83,7 +83,7 @@ def test_two_cpu_processes(root, tool, options, tmp_path):
     top1 = re.search(r'accuracy/top1: [\d.]+', printed)[0]
     weights = load_from_local(tmp_path / 'two/epoch_1.pth')['state_dict']
     assert weights['head.fc.weight'].shape == (10, 192)
-    # One process gives the same accuracy; dist_test.sh is tested with a detector.
+    # One process gives the same accuracy.
     tested = ('two/epoch_1.pth', '--work-dir', 'tested', '--cfg-options', *options)
     assert top1 in tool('test.py', root / CONFIG, *tested)
 

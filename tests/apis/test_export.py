@@ -21,13 +21,19 @@ OPTIONAL = dict(
     layer_scale_init_value=0.5, cluster_pos_embed=True, sub_norm=True, pos_embed_size=40
 )
 VARIANTS = dict(
-    stagewise=dict(arch=dict(ONE, depths=(2,)), num_clusters=3),
-    blockwise=dict(arch=dict(ONE, depths=(2,)), num_clusters=3, cluster_interval=1),
+    # Its own clusters, those of the block before, its own.
+    every_second=dict(arch=dict(ONE, depths=(3,)), num_clusters=3, cluster_interval=2),
     mlp=dict(arch=ONE, num_clusters=3, clustering='mlp', post_norm=True, in_channels=4),
     linear=dict(arch=ONE, num_clusters=3, clustering='linear', **OPTIONAL),
     self_attention=dict(arch=ONE, num_clusters=0),
-    teacher=dict(arch=dict(TWO, teacher_depths=(1, 1)), num_clusters=3),
-)
+)  # and the teacher: that of the command's test
+SIZES = ((1, 40, 40), (3, 96, 17), (2, 31, 111))
+
+
+def check_calls(program: torch.export.ExportedProgram) -> None:
+    """What runs it needs nothing of ours."""
+    called = {node.target for node in program.graph.nodes if node.op == 'call_function'}
+    assert {getattr(target, 'namespace', 'aten') for target in called} == {'aten'}
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -36,14 +42,12 @@ def test_any_batch_and_size(variant):
     settings = VARIANTS[variant]
     model = PaCaViT(out_indices=range(len(settings['arch']['depths'])), **settings)
     program = export.trace(model)
-    # What runs it needs nothing of ours.
-    called = {node.target for node in program.graph.nodes if node.op == 'call_function'}
-    assert {getattr(target, 'namespace', 'aten') for target in called} == {'aten'}
+    check_calls(program)
     runs = [
         export.run_pt2(export.write_pt2(program, {})),
         export.run_onnx(export.write_onnx(program, {})),
     ]
-    for batch, *size in ((1, 40, 40), (3, 96, 17), (2, 31, 111)):
+    for batch, *size in SIZES:
         image = torch.randn(batch, settings.get('in_channels', 3), *size)
         with torch.no_grad():
             expected = model(image)
@@ -62,12 +66,12 @@ def test_largest_error():
 
 @pytest.fixture
 def detector(root, tmp_path):
-    """A config with a backbone that is quickly traced, and its checkpoint."""
+    """A config with a backbone that is quickly traced, has a teacher, and its checkpoint."""
     config = tmp_path / 'tiny.py'
     config.write_text(
         f"_base_ = '{root}/configs/demo/mask-rcnn_paca-demo_shapes.py'\n"
-        f'arch = dict(_delete_=True, **{TWO})\n'
-        'backbone = dict(arch=arch, num_clusters=(4, 0), out_indices=(0, 1))\n'
+        f'arch = dict(_delete_=True, teacher_depths=(1, 1), **{TWO})\n'
+        'backbone = dict(arch=arch, num_clusters=3, out_indices=(0, 1))\n'
         'model = dict(backbone=backbone, neck=dict(in_channels=[8, 12]))\n'
     )
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -85,14 +89,17 @@ def test_command(root, detector, tmp_path, monkeypatch, capsys):
     assert 'any batch size, at least (9, 9) pixels' in printed  # two patches in stage 2
     for name in ('backbone.pt2', 'backbone.onnx'):
         assert all(f'{name} at {size}' in printed for size in ('1x3x64x96', '1x3x96x64', '2x3x33x34'))  # fmt: skip
-    image = torch.randn(2, 3, 72, 100)
-    with torch.no_grad():
-        expected = backbone(image)
     extra = {'metadata.json': ''}
     program = torch.export.load(out / 'backbone.pt2', extra_files=extra)
-    assert export.largest_error(program.module()(image), expected)[1] < 1e-6
+    check_calls(program)
     content = (out / 'backbone.onnx').read_bytes()
-    assert export.largest_error(export.run_onnx(content)(image), expected)[1] < 1e-5
+    run_pt2, run_onnx = program.module(), export.run_onnx(content)
+    for batch, *size in (*SIZES, (2, 72, 100)):
+        image = torch.randn(batch, 3, *size)
+        with torch.no_grad():
+            expected = backbone(image)
+        assert export.largest_error(run_pt2(image), expected)[1] < 1e-6
+        assert max(export.largest_error(run_onnx(image), expected)) < 1e-5
     model = onnx.load_from_string(content)
     about = {entry.key: entry.value for entry in model.metadata_props}
     assert (about['mean'], about['std']) == ('123.675, 116.28, 103.53', '58.395, 57.12, 57.375')

@@ -113,6 +113,10 @@ def test_nproc_runs_torchrun(torchrun):
     assert after[:4] == ['train', str(CONFIG), '--launcher', 'pytorch']
     passed = ['--resume', '--cfg-options', 'a=1', 'b=2', '--work-dir=w', '--trust-checkpoint']
     assert after[4:] == passed
+    assert main(['test', str(CONFIG), 'x.pth', '--nproc', '3', '--out', 'a.pkl']) == 0
+    assert called[1][:3] == ['--standalone', '--nproc-per-node=3', '-m']
+    passed = [str(CONFIG), 'x.pth', '--launcher', 'pytorch', '--out=a.pkl']
+    assert called[1][3:] == ['mmpaca', 'test', *passed]
 
 
 def test_elastic_is_an_option_of_the_hook(torchrun):

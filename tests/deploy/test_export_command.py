@@ -28,8 +28,9 @@ def mask_rcnn(tmp_path_factory, shapes):
     model.backbone.out_indices = (0, 1)
     model.neck.update(in_channels=[8, 8], num_outs=2)
     model.rpn_head.anchor_generator.strides = [4, 8]
-    for part in ('bbox_roi_extractor', 'mask_roi_extractor'):
-        model.roi_head[part].featmap_strides = [4, 8]
+    model.roi_head.bbox_roi_extractor.featmap_strides = [4, 8]
+    model.roi_head.mask_roi_extractor.featmap_strides = [4]
+    model.test_cfg.rcnn.max_per_img = 40
     return save(cfg, build(cfg), tmp_path_factory.mktemp('mask_rcnn'), shapes)
 
 
@@ -75,10 +76,10 @@ def test_file(exported):
 
     assert dims(model.graph.input) == {'image': ['batch', 'height', 'width', 3]}
     assert dims(model.graph.output) == dict(
-        boxes=['batch', 100, 4],
-        scores=['batch', 100],
-        labels=['batch', 100],
-        masks=['batch', 100, 28, 28],
+        boxes=['batch', 40, 4],
+        scores=['batch', 40],
+        labels=['batch', 40],
+        masks=['batch', 40, 28, 28],
     )
     about = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(about['mmpaca.classes']) == list(CLASSES)

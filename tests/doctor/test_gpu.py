@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from commands import start_server
 
 from mmpaca.__main__ import main
+from mmpaca.analysis import timing
 from mmpaca.doctor import golden, gpu
 
 
@@ -14,6 +16,8 @@ def test_quick_check_on_the_cpu(monkeypatch, tmp_path):
     monkeypatch.setattr(
         gpu, '_kernels', lambda call, device: call() or 7
     )  # profiling takes seconds
+    monkeypatch.setattr(timing, '_GEMM_SIZES', (64, 128))  # so do large products
+    start_server()  # its processes come from it
     arguments = ['--device', 'cpu', '--quick', '--out-dir', str(tmp_path)]
     assert main(['doctor', '--gpu', *arguments]) == 0
     parts = json.loads((tmp_path / 'gpu_check.json').read_text())
