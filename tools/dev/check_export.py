@@ -8,6 +8,7 @@ RTMDet's. Takes minutes for each.
 """
 
 import argparse
+import copy
 import sys
 import tempfile
 import time
@@ -35,7 +36,7 @@ def main():
         start = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
             cfg = detector_config(name, BACKBONES[args.backbone])
-            config, checkpoint = save(cfg, build(cfg), Path(folder))
+            config, checkpoint = save(cfg, build(copy.deepcopy(cfg)), Path(folder))
             try:
                 out = Path(folder, 'model').with_suffix(SUFFIXES[args.format])
                 options = ExportOptions(format=args.format)
