@@ -118,6 +118,18 @@ class FastPaths:
 DEFAULT = FastPaths()
 
 
+def any_size() -> dict[str, Any]:
+    """Return arguments of ``torch.compile`` for images of any size.
+
+    Training with free sizes, Inductor of torch 2.14 fails on maps that are views, whose symbolic strides
+    it cannot sort, unless it is told to keep the strides.
+    """
+    from torch._inductor import config
+
+    keep = dict(strict_output_strides=True) if hasattr(config, 'strict_output_strides') else {}
+    return dict(dynamic=True, options=keep)
+
+
 def _backends() -> list[SDPBackend]:
     """Return the attention backends that the user left enabled, cuDNN's after the fused ones."""
     enabled = {

@@ -22,7 +22,7 @@ from .archs import check_arch
 from .arguments import check_indices, check_rates, per_stage
 from .attention import PatchToClusterAttention
 from .clustering import CLUSTERINGS
-from .fast_paths import DEFAULT, FastPaths
+from .fast_paths import DEFAULT, FastPaths, any_size
 from .fitting import fit_state_dict
 from .layers import (
     NORM_EPS,
@@ -312,7 +312,7 @@ class PaCaViT(BaseModule):
         self._freeze_stages()
         if compile:
             # In place, so that names of parameters do not change.
-            self.compile(**(compile if isinstance(compile, dict) else dict(dynamic=True)))
+            self.compile(**(compile if isinstance(compile, dict) else any_size()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps of ``out_indices``.

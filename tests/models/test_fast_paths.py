@@ -184,6 +184,14 @@ def test_compiles_the_backbone_alone():
         torch.testing.assert_close(compiled(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
+def test_compile_true_is_for_any_size(monkeypatch):
+    """Without strict strides Inductor 2.14 cannot sort those of views; compiling takes minutes."""
+    calls = []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **kwargs: calls.append(kwargs))
+    small(compile=True)
+    assert calls == [dict(dynamic=True, options=dict(strict_output_strides=True))]
+
+
 def test_memory_for_the_backward_pass():
     """At 640x640 the authors' PaCa-S saves 1322 MiB."""
     x = torch.rand(1, 3, 640, 640)
