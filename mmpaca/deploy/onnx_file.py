@@ -30,14 +30,20 @@ def trace(graph: nn.Module, size: tuple[int, int] | None = None) -> ExportedProg
         size: height and width, if they are fixed; None for any.
 
     Raises:
-        torch._dynamo.exc.UserError: PyTorch cannot trace it with these axes free.
+        ValueError: PyTorch cannot trace it with these axes free.
     """
     image = torch.rand(*_TRACED[:2], *(size or _TRACED[2:])) * 255
     axes = dict.fromkeys([0] if size else _AXES, Dim.DYNAMIC)
-    with torch.no_grad():
-        return torch.export.export(
-            graph, (image, torch.ones(4)), dynamic_shapes=(axes, None), strict=False
-        )
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                graph, (image, torch.ones(4)), dynamic_shapes=(axes, None), strict=False
+            )
+    except torch._dynamo.exc.UserError as error:
+        free = 'batch' if size else 'batch, height and width'
+        raise ValueError(
+            f'torch.export cannot trace this model with free {free}: {str(error).splitlines()[0]}'
+        ) from error
 
 
 def to_onnx(program: ExportedProgram, outputs: tuple[str, ...], opset: int | None = None) -> Any:

@@ -19,6 +19,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmpaca.apis.verification import detections, paste
 from mmpaca.deploy import build_graph
 from mmpaca.deploy.agreement import TOLERANCES, Agreement, Detections, compare
+from mmpaca.deploy.onnx_file import trace
 
 TEACHER = dict(
     PACA, arch=dict(PACA['arch'], teacher_depths=(1, 1, 1, 1)), num_clusters=(6, 6, 4, 4)
@@ -147,3 +148,18 @@ def test_paste():
     expected = np.zeros((8, 12), bool)
     expected[1:5, 2:6] = True
     assert (full == expected).all()
+
+
+class FixedBatch(torch.nn.Module):
+    """Takes the batch size as a number, as mmdet's SwinTransformer does."""
+
+    def forward(self, image, scale):
+        return image.flatten(1).view(int(image.shape[0]), -1) * scale[0]
+
+
+@pytest.mark.parametrize(
+    ('size', 'free'), [((32, 48), 'free batch'), (None, 'free batch, height and width')]
+)
+def test_what_cannot_be_traced_is_one_sentence(size, free):
+    with pytest.raises(ValueError, match=rf'cannot trace this model with {free}: Constraints viol'):
+        trace(FixedBatch(), size)
