@@ -75,6 +75,11 @@ class Predictor:
                 f'default_scope={scope!r} in {config.filename}: only configs of mmdet (detectors), '
                 'mmpretrain (classifiers) and mmseg (segmentors) are supported'
             )
+        for step in config.test_dataloader.dataset.get('pipeline', ()):
+            # The inferencers replace the loader, which they find by mmcv's name, by one of arrays.
+            if step.type in ('mmpaca.LoadVerifiedImageFromFile', 'LoadVerifiedImageFromFile'):
+                step.type = 'LoadImageFromFile'
+                step.pop('max_pixels', None)
         if 'backbone' in config.model:
             config.model.backbone.init_cfg = None  # the checkpoint contains all weights
         weights = None
@@ -213,11 +218,6 @@ def _open_detector(config: Config, checkpoint: str | None, device: str | None) -
 
     config.setdefault('visualizer', dict(type='DetLocalVisualizer'))
     config.visualizer.vis_backends = None  # pictures are returned, not stored
-    for step in config.test_dataloader.dataset.pipeline:
-        # mmdet replaces the loader, which it finds by mmcv's name, by one of arrays.
-        if step.type in ('mmpaca.LoadVerifiedImageFromFile', 'LoadVerifiedImageFromFile'):
-            step.type = 'LoadImageFromFile'
-            step.pop('max_pixels', None)
     return DetInferencer(config, checkpoint, device=device, show_progress=False)
 
 

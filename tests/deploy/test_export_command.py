@@ -31,6 +31,7 @@ def mask_rcnn(tmp_path_factory, shapes):
     model.roi_head.bbox_roi_extractor.featmap_strides = [4, 8]
     model.roi_head.mask_roi_extractor.featmap_strides = [4]
     model.test_cfg.rcnn.max_per_img = 40
+    del cfg.test_evaluator['ann_file']  # --verify has its own
     return save(cfg, build(cfg), tmp_path_factory.mktemp('mask_rcnn'), shapes)
 
 
