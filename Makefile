@@ -1,6 +1,7 @@
 # make install    create .venv with everything below
 # make demo       train Mask R-CNN with a PaCa-ViT, evaluate it, draw pictures and a page of its clusters
 # make test       run the tests
+# make fuzz       load mutated checkpoints, and resume from them, for a minute
 # make coverage   run the tests and report the lines and branches they execute
 # make lint       check style, format and types
 # make format     fix style and format
@@ -31,7 +32,7 @@ PYTEST := OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test coverage lint format docs notebook linkcheck wheel install-check
+.PHONY: help install demo test fuzz coverage lint format docs notebook linkcheck wheel install-check
 
 help:
 	@sed -n '/^$$/q; s/^# //p' $(MAKEFILE_LIST)
@@ -56,6 +57,10 @@ demo: $(INSTALLED) $(SHAPES)
 
 test: $(INSTALLED)
 	$(PYTEST)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python tools/dev/fuzz_checkpoints.py --seconds 30
+	$(BIN)/python tools/dev/fuzz_checkpoints.py --mode resume --batch 40 --seconds 30
 
 coverage: $(INSTALLED)
 	$(PYTEST) --cov --cov-report term --cov-report html:work_dirs/coverage

@@ -19,7 +19,7 @@ from .images import MAX_PIXELS, is_outside
 from .seg_maps import IGNORED, SegFileError
 
 BROKEN = 'broken_image'  # in the metainfo of a sample that stands for a broken image
-_SIZE = (256, 256)  # of an image in place of a broken one that has no annotated size
+PLACEHOLDER_SIZE = (256, 256)  # of an image in place of a broken one that has no annotated size
 _PREDICTIONS = {'pred_instances', 'pred_sem_seg', 'pred_panoptic_seg', 'pred_score'}
 
 
@@ -43,7 +43,7 @@ class EvaluationLoader:
         self.dataset = dataset
         self.max_bad_share = max_bad_share
         self.is_bad = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
-        self.steps = [_verified(step) for step in dataset.pipeline.transforms]
+        self.steps = [verified(step) for step in dataset.pipeline.transforms]
         self.with_mask = any(getattr(step, 'with_mask', False) for step in self.steps)
 
     @staticmethod
@@ -142,7 +142,7 @@ def _annotated_size(info: dict) -> tuple[int, int]:
     if 'height' not in info and 'seg_map_path' in info:  # a label map is as large as its image
         with Image.open(io.BytesIO(fileio.get(info['seg_map_path']))) as labels:
             return labels.height, labels.width
-    return info.get('height') or _SIZE[0], info.get('width') or _SIZE[1]
+    return info.get('height') or PLACEHOLDER_SIZE[0], info.get('width') or PLACEHOLDER_SIZE[1]
 
 
 class _Black:
@@ -156,8 +156,8 @@ class _Black:
         return {**results, 'img': image, 'img_shape': self.shape, 'ori_shape': self.shape}
 
 
-def _verified(step: Any) -> Callable:
-    """mmcv's loader with the checks of ours; any other step as it is."""
+def verified(step: Any) -> Callable:
+    """Return mmcv's loader with the checks of ours; any other step as it is."""
     if type(step) is not LoadImageFromFile or step.file_client_args is not None:
         return step
     return LoadVerifiedImageFromFile(

@@ -4,6 +4,8 @@
 - the loaders of checkpoints in mmengine (:mod:`mmpaca.checkpoint.loading`);
 - the scope ``mmpaca::`` of mmengine's configs (:mod:`.config_scope`);
 - the reader of YAML files in mmengine (:mod:`.yaml_files`);
+- how the results of an evaluation by several processes are gathered (:mod:`.result_gathering`);
+- mmdet's DetInferencer, which goes on at a broken image (:mod:`.inferencers`);
 - the names of models in the inferencers of mmdet, mmpretrain and mmseg (:mod:`.model_names`);
 - entries in mmengine's registries (:mod:`mmpaca.registry`).
 """
@@ -31,11 +33,15 @@ def install() -> None:
 
     from .config_scope import register_config_scope
     from .deprecated import register_deprecated
+    from .inferencers import register_tolerance
     from .model_names import register_classifiers, register_inferencer_names
+    from .result_gathering import register_gathering
     from .yaml_files import register_yaml_reader
 
     register_config_scope()
     register_yaml_reader()
+    register_gathering()
+    register_tolerance()
     register_inferencer_names()
     register_classifiers()
     register_deprecated()

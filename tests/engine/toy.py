@@ -4,6 +4,7 @@ The model and the data draw from every random generator, so that a resumed run w
 same run ends with other weights.
 """
 
+import functools
 import logging
 import multiprocessing
 import os
@@ -158,7 +159,7 @@ def train(work_dir: Path, world: tuple[int, int] | None = None, **kwargs) -> Non
     """Train in a forked process; ``world`` is (rank, number of processes)."""
     torch.set_num_threads(1)
     work_dir.parent.mkdir(parents=True, exist_ok=True)
-    os.chdir(work_dir.parent)  # where mmengine collects results of validation: ./.dist_test
+    os.chdir('/proc')  # nothing can be written there, not even by root
     if world is not None:
         rank, size = world
         os.environ['LOCAL_RANK'] = str(rank)
@@ -168,6 +169,17 @@ def train(work_dir: Path, world: tuple[int, int] | None = None, **kwargs) -> Non
         wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
         kwargs.update(launcher='pytorch', model_wrapper_cfg=wrapper)
     runner(work_dir, **kwargs).train()
+
+
+def in_processes(folder: Path, body: Callable[[int], None], number: int = 2) -> None:
+    """Run ``body(rank)`` in several forked processes that are connected."""
+
+    def run(rank: int) -> None:
+        store = f'file://{folder}/store'
+        dist.init_process_group('gloo', init_method=store, rank=rank, world_size=number)
+        body(rank)
+
+    assert forked(*(functools.partial(run, rank) for rank in range(number))) == [0] * number
 
 
 def forked(*calls: Callable[[], None]) -> list[int]:

@@ -1,6 +1,5 @@
 """Two processes compute the gradients of one."""
 
-import functools
 import sys
 from pathlib import Path
 
@@ -16,15 +15,6 @@ from mmpaca.models import PaCaViT
 
 sys.path.insert(0, str(Path(__file__).parent.parent / 'engine'))
 import toy
-
-
-def in_two_processes(tmp_path: Path, body) -> None:
-    def run(rank: int) -> None:
-        store = f'file://{tmp_path}/store'
-        dist.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
-        body(rank)
-
-    assert toy.forked(*(functools.partial(run, rank) for rank in (0, 1))) == [0, 0]
 
 
 def gradients(model) -> dict[str, torch.Tensor]:
@@ -48,7 +38,7 @@ def test_the_backbone_as_with_the_joined_batch(tmp_path):
         for name, grad in gradients(model).items():
             torch.testing.assert_close(grad, joined[name], rtol=1e-9, atol=1e-12)
 
-    in_two_processes(tmp_path, body)
+    toy.in_processes(tmp_path, body)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +65,7 @@ def test_no_parameter_is_left_unused(tmp_path, teacher_depths, with_cp):
         dist.all_gather(gathered, flat)
         assert torch.equal(*gathered) and not torch.equal(before, model.stem.norm.weight)
 
-    in_two_processes(tmp_path, body)
+    toy.in_processes(tmp_path, body)
 
 
 def test_a_detector_where_one_process_has_no_instances(tmp_path, root):
@@ -107,4 +97,4 @@ def test_a_detector_where_one_process_has_no_instances(tmp_path, root):
             torch.testing.assert_close(grad, mean, rtol=1e-4, atol=1e-6)
             assert grad.isfinite().all()
 
-    in_two_processes(tmp_path, body)
+    toy.in_processes(tmp_path, body)

@@ -1,6 +1,6 @@
 # From random weights: about an hour on two CPU cores for the PaCa head. AdamW, warm-up and a linear
 # decay to 0.
-max_iters = 4000
+max_iters = 7000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -165,7 +165,6 @@ def test_two_processes(broken, tmp_path):
     def rank(number):
         os.environ['LOCAL_RANK'] = str(number)
         dist.init_process_group('gloo', f'file://{tmp_path}/store', rank=number, world_size=2)
-        os.chdir(tmp_path)
         wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
         share = {'default_hooks.bad_data.max_bad_share': 0.25}
         metrics, log = evaluate(
