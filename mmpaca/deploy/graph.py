@@ -15,6 +15,7 @@ from .dino import DINODetector
 from .layout import put_channels_first
 from .rtmdet_ins import RTMDetIns
 from .segmentor import Segmentor
+from .swin import make_traceable
 from .two_stage import TwoStageDetector, as_list
 
 COVERED = (
@@ -38,7 +39,7 @@ def build_graph(model: Any) -> nn.Module:
         ValueError: a part of the model is not covered; the error names it.
     """
     graph = _graph_class(model)
-    model = put_channels_first(fold_batch_norms(copy.deepcopy(model).eval()))
+    model = make_traceable(put_channels_first(fold_batch_norms(copy.deepcopy(model).eval())))
     return graph(model).eval()
 
 

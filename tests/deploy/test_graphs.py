@@ -151,7 +151,7 @@ def test_paste():
 
 
 class FixedBatch(torch.nn.Module):
-    """Takes the batch size as a number, as mmdet's SwinTransformer does."""
+    """Takes the batch size as a number, as mmdet's SwinTransformer does before make_traceable."""
 
     def forward(self, image, scale):
         return image.flatten(1).view(int(image.shape[0]), -1) * scale[0]
