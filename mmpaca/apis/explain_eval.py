@@ -13,21 +13,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
-from torchvision.ops import box_iou
 
 from mmpaca.checkpoint.saving import write_atomically
 from mmpaca.datasets.images import read_image
-from mmpaca.evaluation.cluster_alignment_metric import decode_region
-from mmpaca.evaluation.faithfulness import (
-    bootstrap_interval,
-    curve_auc,
-    energy_pointing_game,
-    gini,
-    pointing_game,
-    rank_correlation,
-)
+from mmpaca.evaluation.faithfulness import bootstrap_interval, rank_correlation
+from mmpaca.evaluation.faithfulness_metric import annotated_region, measure
 from mmpaca.explain.attribution import METHODS, apply
-from mmpaca.explain.perturbation import deletion_insertion
 from mmpaca.explain.scene import Detection, read_detections
 from mmpaca.explain.subject import Subject
 
@@ -71,35 +62,6 @@ def read_images(config: Config) -> Iterator[AnnotatedImage]:
         info = dataset.get_data_info(i)
         image = np.ascontiguousarray(read_image(info['img_path'])[..., ::-1])
         yield AnnotatedImage(str(info['img_path']), image, info['instances'])
-
-
-def annotated_region(
-    detection: Detection, instances: Sequence[dict], shape: tuple[int, int]
-) -> np.ndarray | None:
-    """Mask, or else box, of the annotation of a detection's class that fits it best.
-
-    Returns:
-        (height, width) bool; None if no IoU of boxes is 0.5 or more (a false positive).
-    """
-    own = [
-        one
-        for one in instances
-        if one['bbox_label'] == detection.label and not one.get('ignore_flag')
-    ]
-    if not own:
-        return None
-    boxes = torch.tensor([one['bbox'] for one in own], dtype=torch.float64)
-    ious = box_iou(boxes, boxes.new_tensor([detection.box]))[:, 0]
-    found = own[int(ious.argmax())]
-    if ious.max() < 0.5:
-        return None
-    if found.get('mask'):
-        region = decode_region(found, 'mask', shape)
-    else:
-        left, top, right, bottom = (round(v) for v in found['bbox'])
-        region = np.zeros(shape, bool)
-        region[max(top, 0) : bottom, max(left, 0) : right] = True
-    return region if region.any() else None
 
 
 def shuffle_weights(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -224,18 +186,13 @@ class Evaluation:
             maps = apply(method, subject, found)
             seconds = (time.perf_counter() - start) / len(found)
             changed = {name: apply(method, other, found) for name, other in others.items()}
-            for i, (detection, region) in enumerate(zip(found, regions, strict=True)):
-                curves = deletion_insertion(subject, maps[i], detection, self.settings['steps'])
-                deletion, insertion = map(curve_auc, curves)
+            measured = measure(subject, maps, found, regions, self.settings['steps'])
+            for i, (detection, values) in enumerate(zip(found, measured, strict=True)):
                 row: dict[str, Any] = dict(
                     method=method, image=number, path=one.path, detection=i,
                     label=detection.label, score=detection.score, box=detection.box,
-                    deletion=deletion, insertion=insertion, sparsity=gini(maps[i]),
-                    seconds=seconds,
+                    seconds=seconds, **values,
                 )  # fmt: skip
-                if region is not None:
-                    row['pointing'] = pointing_game(maps[i], region)
-                    row['energy'] = energy_pointing_game(maps[i], region)
                 for name, other in changed.items():
                     row[name] = rank_correlation(maps[i], other[i])
                 rows.append(row)

@@ -22,7 +22,7 @@ def unwrapped(model: nn.Module, allow_tta: bool = True) -> nn.Module:
         if isinstance(model, BaseTTAModel) and not allow_tta:
             raise ValueError(
                 'clusters cannot be compared or drawn under test-time augmentation; run without '
-                '--tta or without ClusterAlignmentMetric and ClusterVisualizationHook'
+                '--tta or without ClusterAlignmentMetric, FaithfulnessMetric and ClusterVisualizationHook'
             )
         model = model.get_submodule('module')
     return model

@@ -1,4 +1,4 @@
-"""Give ClusterAlignmentMetric access to the recorded clusters."""
+"""Give metrics what no data sample has: the recorded clusters, the model."""
 
 from contextlib import ExitStack
 
@@ -6,10 +6,9 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.runner import Runner
-from torch import nn
 
 from mmpaca.engine.wrappers import unwrapped
-from mmpaca.evaluation.cluster_alignment_metric import ClusterAlignmentMetric
+from mmpaca.evaluation import ClusterAlignmentMetric, FaithfulnessMetric
 from mmpaca.explain.recorder import record
 from mmpaca.registry import HOOKS
 
@@ -19,8 +18,8 @@ from mmpaca.registry import HOOKS
 class ClusterRecordHook(Hook):
     """Record clusters while an evaluator has a :class:`~mmpaca.evaluation.ClusterAlignmentMetric`.
 
-    A metric only receives data samples, so this hook passes the recording to it. Without such a
-    metric it does nothing.
+    A metric only receives data samples, so this hook passes the recording to it, and the model to a
+    :class:`~mmpaca.evaluation.FaithfulnessMetric`. Without such a metric it does nothing.
 
     Args:
         enabled: Set False to switch the hook off.
@@ -32,11 +31,11 @@ class ClusterRecordHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Start recording if a metric needs it."""
-        self._start(runner.model, runner.val_evaluator)
+        self._start(runner, runner.val_evaluator)
 
     def before_test(self, runner: Runner) -> None:
         """Start recording if a metric needs it."""
-        self._start(runner.model, runner.test_evaluator)
+        self._start(runner, runner.test_evaluator)
 
     def after_val(self, runner: Runner) -> None:
         """Stop recording."""
@@ -46,10 +45,18 @@ class ClusterRecordHook(Hook):
         """Stop recording."""
         self._open.close()
 
-    def _start(self, model: nn.Module, evaluator: Evaluator) -> None:
-        metrics = [m for m in evaluator.metrics if isinstance(m, ClusterAlignmentMetric)]
-        if metrics and self.enabled:
-            model = unwrapped(model, allow_tta=False)
+    def _start(self, runner: Runner, evaluator: Evaluator) -> None:
+        aligned = [m for m in evaluator.metrics if isinstance(m, ClusterAlignmentMetric)]
+        faithful = [m for m in evaluator.metrics if isinstance(m, FaithfulnessMetric)]
+        if not self.enabled or not aligned + faithful:
+            return
+        model = unwrapped(runner.model, allow_tta=False)
+        for metric in faithful:
+            metric.model = model
+            model.cfg = runner.cfg  # as init_detector does
+        # They run the model again, after which a recording is no longer that of the batch.
+        evaluator.metrics.sort(key=lambda metric: metric in faithful)
+        if aligned:
             recording = self._open.enter_context(record(model, attention='none'))
-            for metric in metrics:
+            for metric in aligned:
                 metric.recording = recording

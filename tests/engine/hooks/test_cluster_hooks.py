@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.apis import inference_detector
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.models import DetTTAModel
 from mmengine.registry import HOOKS, METRICS, DefaultScope
 from mmengine.structures import BaseDataElement
@@ -16,8 +18,10 @@ from toy import TINY
 from mmpaca.engine import ClusterRecordHook, ClusterVisualizationHook
 from mmpaca.engine.wrappers import unwrapped
 from mmpaca.evaluation import ClusterAlignmentMetric
-from mmpaca.explain import sheets
-from mmpaca.explain.scene import Scene
+from mmpaca.explain import attribute, sheets
+from mmpaca.explain.perturbation import deletion_insertion
+from mmpaca.explain.scene import Scene, read_detections
+from mmpaca.explain.subject import Subject
 
 
 def hooked(model: torch.nn.Module) -> list:
@@ -85,6 +89,50 @@ def test_retinanet_has_no_masks_but_a_metric(runner, shapes):
         ],
     ).test()
     assert {'coco/bbox_mAP', 'clusters/stage3_iou'} <= set(metrics)
+
+
+def test_faithfulness_beside_the_clusters(runner):
+    """Every second image; the model runs again, and the recording stays that of the batch."""
+    clusters = dict(type='ClusterAlignmentMetric')
+    faithful = dict(type='FaithfulnessMetric', interval=2, per_image=2, steps=3)
+    tester = runner(test_evaluator=[faithful, clusters])
+    with torch.no_grad():
+        tester.model.roi_head.bbox_head.fc_cls.bias[0] += 3  # it finds circles everywhere
+    alone = runner(test_evaluator=[clusters])
+    alone.model.load_state_dict(tester.model.state_dict())
+
+    model, dataset = tester.model.eval(), tester.test_dataloader.dataset
+    model.cfg = tester.cfg
+    expected = []
+    circles = tester.test_evaluator.metrics[0]._coco = COCO()
+    circles.dataset = dict(images=[], annotations=[], categories=[dict(id=7, name='circle')])
+    for i in range(0, 8, 2):
+        info = dataset.get_data_info(i)
+        image = cv2.imread(info['img_path'])
+        found = read_detections(inference_detector(model, image), image.shape[:2], None, 0.3)[:2]
+        subject = Subject(model, np.ascontiguousarray(image[..., ::-1]))
+        for heat, one in zip(attribute(model, subject.image, found), found, strict=True):
+            deletion, insertion = deletion_insertion(subject, heat, one, 3)
+            row = dict(deletion=np.trapezoid(deletion) / 3, insertion=np.trapezoid(insertion) / 3)
+            expected.append(row)
+        left, top, right, bottom = (int(v) for v in one.box)  # of the second one
+        box = [left, top, right - left, bottom - top]
+        shape = [left, top, right, top, right, bottom, left, bottom]
+        circles.dataset['images'].append(dict(id=info['img_id'], height=64, width=64))
+        circles.dataset['annotations'].append(
+            dict(id=i, image_id=info['img_id'], category_id=7, bbox=box, segmentation=[shape])
+        )
+        row['energy'] = heat[top:bottom, left:right].sum() / heat.sum()
+    circles.createIndex()
+
+    metrics = tester.test()
+    assert metrics['explain/detections'] == len(expected) == 8
+    for name in ('deletion', 'insertion', 'energy'):
+        mean = np.mean([row[name] for row in expected if name in row])
+        assert metrics[f'explain/{name}'] == pytest.approx(mean, rel=1e-3), name
+    assert 0 < metrics['explain/sparsity'] < 1 and 0 <= metrics['explain/pointing'] <= 1
+    assert alone.test().items() <= metrics.items()
+    assert not hooked(model)
 
 
 def test_pictures_of_every_second_validation(runner, tmp_path):
