@@ -1,17 +1,20 @@
 """Resuming with another number of processes: no sample is lost or repeated, the run stays the run."""
 
 import functools
+import os
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import toy
 from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mmpaca.engine.elastic import micro_batches, sampler_of_rank, split
 
@@ -91,6 +94,48 @@ def test_no_sample_is_lost_or_repeated(tmp_path, kind, changes):
     assert np.array_equal(*rates)
     for name, weights in a['state_dict'].items():
         torch.testing.assert_close(b['state_dict'][name], weights, rtol=1e-5, atol=1e-6)
+
+
+def restarted(work_dir: Path, kill: int | None) -> None:
+    """A rank of torchrun's; the second one is killed once, after so many iterations."""
+    toy.Model.__init__ = linear
+    first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'
+    hooks = [dict(type='Note', folder=str(work_dir))]
+    if kill and first and os.environ['RANK'] == '1':
+        hooks.append(dict(type='Killer', train=kill))
+    wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    options = dict(hooks=tuple(hooks), elastic=True, resume=not first, **RUNS['iterations'])
+    options['checkpoint'] = dict(interval=4)
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo')
+    toy.runner(work_dir, launcher='pytorch', model_wrapper_cfg=wrapper, **options).train()
+
+
+def test_torchrun_restarts_after_a_killed_rank(tmp_path):
+    """By torchrun's own agent, in its elastic form: 1 to 2 nodes, of which one comes."""
+
+    def train(name: str, kill: int | None) -> None:
+        (tmp_path / name).mkdir()
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=2, nproc_per_node=2, max_restarts=1, monitor_interval=0.1,
+            run_id=name, rdzv_backend='c10d', rdzv_endpoint='localhost:0', start_method='fork',
+            rdzv_configs=dict(last_call_timeout=1),
+        )  # fmt: skip
+        # As docs/training.md says; otherwise restarted processes meet the store of those that died.
+        os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
+        elastic_launch(config, restarted)(tmp_path / name, kill)
+
+    for name, kill in (('undisturbed', None), ('run', 10)):
+        assert toy.forked(functools.partial(train, name, kill)) == [0]
+    a, b = (toy.last(tmp_path / name) for name in ('undisturbed', 'run'))
+    assert a['meta']['iter'] == b['meta']['iter'] == 24
+    for name, weights in a['state_dict'].items():
+        assert torch.equal(b['state_dict'][name], weights), name
+    expected, got = samples(tmp_path / 'undisturbed'), samples(tmp_path / 'run')
+    assert got.keys() == expected.keys() == set(range(24))
+    again = [i for i in got if got[i] != expected[i]]
+    assert again == [8, 9]  # from the checkpoint after 8 iterations on
+    assert all(got[i] == sorted(2 * expected[i]) for i in again)
 
 
 @pytest.mark.parametrize(
