@@ -19,7 +19,7 @@ from .images import MAX_PIXELS, is_outside
 from .seg_maps import IGNORED, SegFileError
 
 BROKEN = 'broken_image'  # in the metainfo of a sample that stands for a broken image
-PLACEHOLDER_SIZE = (256, 256)  # of an image in place of a broken one that has no annotated size
+PLACEHOLDER_SIZE = (256, 256)  # of what stands for a broken image whose size is not annotated
 _PREDICTIONS = {'pred_instances', 'pred_sem_seg', 'pred_panoptic_seg', 'pred_score'}
 
 

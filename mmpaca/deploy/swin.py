@@ -66,7 +66,7 @@ class Windows(nn.Module):
         size = self.size
 
         def part(number: int) -> Tensor:
-            """Which of three parts, which the shift brings together, a row or column is of."""
+            """Return which of three parts, which the shift brings together, each row or column is of."""
             place = torch.arange(number * size, device=device)
             return (place >= (number - 1) * size).long() + (place >= number * size - self.shift)
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import spearmanr
 
 
 def curve_auc(scores: Sequence[float] | np.ndarray) -> float:
@@ -57,6 +56,8 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two maps, -1 to 1; nan if one of them is constant."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:  # scipy warns
         return float('nan')
+    from scipy.stats import spearmanr  # takes a second to load
+
     return float(spearmanr(first, second, axis=None).statistic)
 
 
