@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import pseudo_collate
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmpaca.analysis.budget import TrainingBudget
 from mmpaca.analysis.model import model_cost
 from mmpaca.apis.configs import config_dir
 from mmpaca.checkpoint.saving import write_atomically
@@ -28,32 +28,7 @@ from mmpaca.compat import require
 
 NAMES = ('paca-head_paca-nano', 'upernet_paca-nano', 'deeplabv3plus_r18', 'segformer_mit-b0')
 SHAPE = (360, 480)
-WARMUP = 0.03  # share of the time in which the learning rate rises
 TIMED = 20  # images
-
-
-class TimeBudget(Hook):
-    """End training after some time; warm up and decay the learning rate by the elapsed time."""
-
-    priority = 'VERY_HIGH'  # ends the loop before the checkpoint hook asks if it is the end
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def before_train(self, runner: Runner) -> None:
-        self.rates = [group['lr'] for group in runner.optim_wrapper.param_groups]
-        self.start = time.monotonic()
-
-    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        elapsed = (time.monotonic() - self.start) / self.seconds
-        factor = min(1.0, 0.01 + elapsed / WARMUP) * max(0.0, 1 - elapsed)
-        for group, rate in zip(runner.optim_wrapper.param_groups, self.rates, strict=True):
-            group['lr'] = rate * factor
-
-    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        self.elapsed = time.monotonic() - self.start
-        if self.elapsed >= self.seconds:
-            runner.train_loop._max_iters = runner.iter + 1
 
 
 def configure(args: argparse.Namespace, name: str) -> Config:
@@ -62,7 +37,7 @@ def configure(args: argparse.Namespace, name: str) -> Config:
     for part in ('train', 'test'):
         cfg[f'{part}_dataloader'].dataset.data_root = str(args.data_root)
     cfg.merge_from_dict(args.cfg_options or {})
-    cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = 10**9  # TimeBudget ends it
+    cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = 10**9  # TrainingBudget ends it
     cfg.param_scheduler = None
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # tested once, after training
     cfg.randomness.seed = args.seed
@@ -89,9 +64,10 @@ def run(args: argparse.Namespace, name: str) -> None:
         return
     cfg = configure(args, name)
     runner = Runner.from_cfg(cfg)
-    budget = TimeBudget(60 * args.minutes)
+    budget = TrainingBudget(60 * args.minutes)
     runner.register_hook(budget)
     runner.train()
+    train_seconds = budget.seconds
     metrics = runner.test()
     cost = model_cost(cfg, SHAPE)
     result = dict(
@@ -104,7 +80,7 @@ def run(args: argparse.Namespace, name: str) -> None:
         seconds_per_image=time_inference(runner),
         iterations=runner.iter,
         epochs=runner.iter * cfg.train_dataloader.batch_size / len(runner.train_dataloader.dataset),
-        train_seconds=budget.elapsed,
+        train_seconds=train_seconds,
         threads=torch.get_num_threads(),
     )
     write_atomically(path, json.dumps(result, indent=1).encode())
