@@ -115,11 +115,13 @@ def test_comparison_on_camvid(config, monkeypatch, tmp_path, capsys):
     script['main']()
     (result,) = json.loads((tmp_path / 'camvid.json').read_text())
     assert result['params'] == 1089302 and 0 <= result['mIoU'] <= 100
+    assert 0 <= result['clusters_mIoU'] <= 100
     assert result['train_seconds'] >= 0.6 and result['iterations'] >= 1
     # Proportional to the pixels but for the few products of the clusters: 1.64 G at 360x480.
     assert result['macs'] == pytest.approx(1.64e9 / 25, rel=0.1)
     assert result['seconds_per_image'] > 0
-    assert '| paca-head_paca-nano | ' in (tmp_path / 'camvid.md').read_text()
+    table = (tmp_path / 'camvid.md').read_text()
+    assert '| paca-head_paca-nano | ' in table and '| its cluster logits | ' in table
     capsys.readouterr()
     script['main']()
     assert 'paca-head_paca-nano: finished before, kept' in capsys.readouterr().out

@@ -25,6 +25,7 @@ from mmpaca.checkpoint.saving import write_atomically
 from mmpaca.commands.options import at_least
 from mmpaca.commands.reporting import report
 from mmpaca.compat import require
+from mmpaca.models import PaCaSegHead
 
 NAMES = ('paca-head_paca-nano', 'upernet_paca-nano', 'deeplabv3plus_r18', 'segformer_mit-b0')
 SHAPE = (360, 480)
@@ -69,12 +70,14 @@ def run(args: argparse.Namespace, name: str) -> None:
     runner.train()
     train_seconds = budget.seconds
     metrics = runner.test()
+    clusters = test_clusters(runner)
     cost = model_cost(cfg, SHAPE)
     result = dict(
         name=name,
         **settings,
         mIoU=float(metrics['mIoU']),
         accuracy=float(metrics['aAcc']),
+        clusters_mIoU=clusters,
         params=cost.params,
         macs=cost.macs,
         seconds_per_image=time_inference(runner),
@@ -84,6 +87,17 @@ def run(args: argparse.Namespace, name: str) -> None:
         threads=torch.get_num_threads(),
     )
     write_atomically(path, json.dumps(result, indent=1).encode())
+
+
+def test_clusters(runner: Runner) -> float | None:
+    """Return the mIoU of a PaCa head's cluster logits, to which its attention is to add something."""
+    head = runner.model.decode_head
+    if not isinstance(head, PaCaSegHead):
+        return None
+    head.forward = lambda inputs: head.logits_and_clusters(inputs)[1]
+    metrics = runner.test()
+    del head.forward
+    return float(metrics['mIoU'])
 
 
 def time_inference(runner: Runner) -> float:
@@ -112,6 +126,8 @@ def table(results: list[dict]) -> str:
             f'| {r["macs"] / 1e9:.2f} | {r["seconds_per_image"]:.3f} '
             f'| {r["iterations"]} ({r["epochs"]:.0f}) |'
         )
+        if r.get('clusters_mIoU') is not None:
+            lines.append(f'| its cluster logits | {r["clusters_mIoU"]:.2f} | | | | | |')
     return '\n'.join(lines) + '\n'
 
 
