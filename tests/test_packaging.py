@@ -181,4 +181,8 @@ def test_workflows_call_targets_of_the_makefile(root):
         called |= {
             step['run'].split()[1] for step in steps if step.get('run', '').startswith('make')
         }
-    assert called == {'docs', 'notebook', 'install-check', 'lint', 'test', 'wheel'} <= set(targets)
+    assert (
+        called
+        == {'docs', 'fuzz', 'notebook', 'install-check', 'lint', 'test', 'wheel'}
+        <= set(targets)
+    )
