@@ -18,8 +18,9 @@ from .preprocessing import write_preprocessing
 OPSET = 20
 # The picture has other sizes than the network's input, and so other names.
 _AXES = {0: 'batch', 2: 'input_height', 3: 'input_width'}
-# Sizes that no stride divides and no two of which are equal: nothing in them is a special case.
-_TRACED = (2, 3, 103, 167)
+# Sizes that no stride divides, no two of which are equal and of which the coarsest map still has two windows
+# of a Swin Transformer: nothing in them is a special case.
+_TRACED = (2, 3, 263, 583)
 
 
 def trace(graph: nn.Module, size: tuple[int, int] | None = None) -> ExportedProgram:
