@@ -22,7 +22,6 @@ class TrainingBudget(Hook):
         validations: number of validations, after equal parts of the budget; the last one at its end.
 
     Attributes:
-        seconds: of training so far.
         points: ``seconds``, ``iterations`` and all metrics of each validation.
 
     Raises:
