@@ -53,6 +53,7 @@ class ClusterRecordHook(Hook):
         model = unwrapped(runner.model, allow_tta=False)
         for metric in faithful:
             metric.model = model
+        if faithful:
             model.cfg = runner.cfg  # as init_detector does
         # They run the model again, after which a recording is no longer that of the batch.
         evaluator.metrics.sort(key=lambda metric: metric in faithful)
