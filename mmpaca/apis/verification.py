@@ -66,10 +66,19 @@ class Comparison:
 
         Returns:
             PyTorch's predictions and the file's.
+
+        Raises:
+            ValueError: the file fails.
         """
         expected = predict(self.predictor, images)
-        outputs = self.run(images)
         size = 'x'.join(map(str, images.shape[:3]))
+        try:
+            outputs = self.run(images)
+        except Exception as error:  # ONNX Runtime's and OpenVINO's errors share no class
+            message = ' '.join(str(error).split())[:300]
+            raise ValueError(
+                f'the file is not written, it fails on images {size}: {message}'
+            ) from error
         if 'boxes' in outputs:
             given: list[Any] = detections(outputs, self.predictor.model, images.shape[1:3])
             most, lowest = self._limits(outputs['scores'].shape[1])

@@ -171,6 +171,23 @@ def test_a_wrong_file_is_not_written(mask_rcnn, exported, tmp_path, monkeypatch,
     assert 'PyTorch alone finds label' in message and out.read_bytes() == b'older'
 
 
+def test_a_file_that_fails_is_not_written(mask_rcnn, exported, tmp_path, monkeypatch, capsys):
+    model = onnx.load(exported[0])
+    monkeypatch.setattr(deploy, 'write_model', lambda *args: fixed_size_file(model))
+    out = tmp_path / 'model.onnx'
+    assert main(['export', *map(str, mask_rcnn), str(out)]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if 'not written' in line]
+    assert 'it fails on images 1x' in line and 'Got invalid dimensions for input: image' in line
+    assert not out.exists()
+
+
+def fixed_size_file(model: onnx.ModelProto) -> bytes:
+    """The file with an input of 7x7 pixels, which ONNX Runtime refuses to fill with another."""
+    for side in model.graph.input[0].type.tensor_type.shape.dim[1:3]:
+        side.dim_value = 7
+    return model.SerializeToString()
+
+
 @pytest.mark.parametrize(
     ('arguments', 'says'),
     [
