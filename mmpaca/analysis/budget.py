@@ -1,10 +1,16 @@
 """Trainings of equal length, in time or in iterations, to compare models."""
 
+import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from mmpaca.checkpoint.saving import write_atomically
 
 _WARMUP = 0.03  # share of the budget in which the learning rate rises
 
@@ -80,3 +86,44 @@ class TrainingBudget(Hook):
     def _spent(self, iterations: int) -> float:
         """Share of the budget."""
         return iterations / self.iters if self.iters else self.seconds / (self.limit or 1)
+
+
+def train_once(
+    cfg: Config, budget: TrainingBudget, settings: dict[str, Any], hooks: Sequence[Hook] = ()
+) -> dict[str, Any]:
+    """Train a config within a budget and write ``result.json`` into its work_dir, unless it is there.
+
+    The config loses its schedule, as the budget is in its place, and its test.
+
+    Args:
+        cfg: config of mmdet, with a ``work_dir``.
+        budget: of this run.
+        settings: stored with the result. Only a result with the same ones is kept.
+        hooks: further hooks.
+
+    Returns:
+        ``settings`` and the budget's ``points``.
+
+    Raises:
+        FileExistsError: the folder holds a result of other settings.
+    """
+    path = Path(cfg.work_dir) / 'result.json'
+    if path.is_file():
+        before = json.loads(path.read_text())
+        if before['settings'] != settings:
+            raise FileExistsError(
+                f'{path} is the result of {before["settings"]}, not of {settings}: choose another '
+                '--out, or delete it'
+            )
+        print(f'{path.parent.name}: finished before, kept')
+        return before
+    cfg.param_scheduler = None
+    cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = 10**9
+    cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
+    runner = Runner.from_cfg(cfg)
+    for hook in (budget, *hooks):
+        runner.register_hook(hook)
+    runner.train()
+    result = dict(settings=settings, points=budget.points)
+    write_atomically(path, json.dumps(result, indent=1).encode())
+    return result

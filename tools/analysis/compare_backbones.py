@@ -17,9 +17,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.runner import Runner
 
-from mmpaca.analysis.budget import TrainingBudget
+from mmpaca.analysis.budget import TrainingBudget, train_once
 from mmpaca.analysis.model import model_cost
 from mmpaca.analysis.zoo import build_backbone
 from mmpaca.apis.configs import find_config
@@ -62,50 +61,27 @@ def configure(args: argparse.Namespace, name: str, lr: float, seed: int) -> Conf
     cfg.model.backbone = ConfigDict(backbone)
     cfg.model.neck.in_channels = [one.shape[1] for one in maps]
     cfg.optim_wrapper.optimizer.lr = lr
-    cfg.param_scheduler = None  # TrainingBudget is in its place, and ends the run
-    cfg.train_cfg.max_iters = cfg.train_cfg.val_interval = 10**9
-    cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.randomness.seed = seed
-    cfg.work_dir = str(folder_of(args, name, lr, seed))
+    cfg.work_dir = str(args.out / f'{name}_lr{lr:g}_seed{seed}')
     return cfg
 
 
-def folder_of(args: argparse.Namespace, name: str, lr: float, seed: int) -> Path:
-    """Return the folder of one run."""
-    return args.out / f'{name}_lr{lr:g}_seed{seed}'
-
-
 def run(args: argparse.Namespace, name: str, lr: float, seed: int) -> dict:
-    """Train one model and write ``result.json`` into its folder, unless it is there.
-
-    Raises:
-        FileExistsError: the folder holds a result with another budget.
-    """
-    path = folder_of(args, name, lr, seed) / 'result.json'
-    settings = dict(config=args.config, minutes=args.minutes, iters=args.iters)
-    if path.is_file():
-        before = json.loads(path.read_text())
-        if before['settings'] != settings:
-            raise FileExistsError(
-                f'{path} is the result of {before["settings"]}, not of {settings}: choose another '
-                '--out, or delete it'
-            )
-        print(f'{path.parent.name}: finished before, kept')
-        return before
+    """Train one model, unless its result is there."""
     cfg = configure(args, name, lr, seed)
-    runner = Runner.from_cfg(cfg)
-    seconds = args.minutes and 60 * args.minutes
-    budget = TrainingBudget(seconds, args.iters, VALIDATIONS)
-    runner.register_hook(budget)
-    runner.train()
     cost = model_cost(cfg, SHAPE)
-    result = dict(
-        name=name, lr=lr, seed=seed, settings=settings, points=budget.points,
+    seconds = args.minutes and 60 * args.minutes
+    settings = dict(
+        config=args.config, minutes=args.minutes, iters=args.iters, name=name, lr=lr, seed=seed,
         params=cost.params, macs=cost.macs, threads=torch.get_num_threads(),
     )  # fmt: skip
-    write_atomically(path, json.dumps(result, indent=1).encode())
-    return result
+    return flat(train_once(cfg, TrainingBudget(seconds, args.iters, VALIDATIONS), settings))
+
+
+def flat(result: dict) -> dict:
+    """Settings and points of a result in one dict."""
+    return {**result['settings'], 'points': result['points']}
 
 
 def metric_of(result: dict) -> str:
@@ -200,7 +176,7 @@ def main() -> None:
         for seed in others:
             run(args, name, max(tried, key=ap)['lr'], seed)
     finished = sorted(args.out.glob('*/result.json'))  # including those of other calls
-    results = [json.loads(path.read_text()) for path in finished]
+    results = [flat(json.loads(path.read_text())) for path in finished]
     write_atomically(args.out / 'backbones.json', json.dumps(results, indent=1).encode())
     write_atomically(args.out / 'backbones.md', table(results).encode())
     plot(results, args.out / 'backbones.png')

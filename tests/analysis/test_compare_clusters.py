@@ -1,0 +1,77 @@
+"""The comparison of clusters: its terms by hand, and two iterations of two variants."""
+
+import re
+import runpy
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmpaca.models import PatchToClusterAttention
+
+
+@pytest.fixture
+def script(root) -> dict:
+    return runpy.run_path(str(root / 'tools/analysis/compare_clusters.py'))
+
+
+def test_terms(script):
+    terms = {name: lambda z, f=f: f(z).item() for name, f in script['TERMS'].items()}
+    even = torch.full((2, 3, 12), 1 / 12)  # all clusters are the mean of all patches
+    apart = torch.eye(3).repeat_interleave(4, dim=1)[None] / 4  # each has four patches of its own
+    for z, entropy, diversity, information in (
+        (even, 1, 1, 0),
+        (apart, torch.log(torch.tensor(4.0)) / torch.log(torch.tensor(12.0)), 0, -1),
+        (apart[:, [0, 0, 0]], torch.log(torch.tensor(4.0)) / torch.log(torch.tensor(12.0)), 1, 0),
+        (torch.cat([apart, even[:1]]), 0.778943, 0.5, -0.5),
+    ):
+        assert terms['entropy'](z) == pytest.approx(float(entropy), abs=1e-6)
+        assert terms['diversity'](z) == pytest.approx(diversity, abs=1e-6)
+        assert terms['information'](z) == pytest.approx(information, abs=1e-6)
+
+
+def test_temperature_and_loss(script):
+    torch.manual_seed(0)
+    attention = PatchToClusterAttention(8, 2, num_clusters=3, clustering='conv')
+    x = torch.rand(1, 4, 5, 8)
+    logits = attention.clustering(x).flatten(2)
+    model = torch.nn.ModuleList([attention])
+    model.loss = lambda: {'loss': attention(x)[0].sum()}
+    hook = script['ClusterTerm'](temperature=0.01, term='entropy', weight=0.5)
+    hook.before_run(SimpleNamespace(model=model))
+    losses = model.loss()
+    z = (logits / 0.01).softmax(-1)
+    torch.testing.assert_close(attention(x)[1], z)
+    assert 0 < losses['loss_clusters'].item() < 0.5
+    torch.testing.assert_close(losses['loss_clusters'], 0.5 * script['entropy'](z))
+    losses['loss_clusters'].backward()
+    assert attention.clustering[0].weight.grad.abs().max() > 0
+
+
+def test_variants(script, root, shapes, tmp_path, monkeypatch):
+    config = str(root / 'configs/demo/mask-rcnn_paca-demo_shapes.py')
+    options = [f'{part}_dataloader.dataset.data_root={shapes}' for part in ('train', 'val')]
+    for part in ('train', 'val'):
+        options += [
+            f'{part}_dataloader.num_workers=0',
+            f'{part}_dataloader.persistent_workers=False',
+        ]
+    options += [f'val_evaluator.{i}.ann_file={shapes}/annotations/val.json' for i in range(2)] + [
+        'train_dataloader.batch_size=2'
+    ]
+    options += ['default_hooks.logger.interval=1']
+    words = [config, '--iters', '2', '--variants', '16 clusters', 'information 1']
+    words += ['--out', str(tmp_path), '--cfg-options', *options]
+    monkeypatch.setattr(sys, 'argv', ['compare_clusters.py', *words])
+    script['main']()
+    lines = (tmp_path / 'clusters.md').read_text().splitlines()
+    assert [line.split(' | ')[:2] for line in lines[2:]] == [
+        ['| 16 clusters', '0'],
+        ['| information 1', '0'],
+    ]
+    in_use = [float(line.split(' | ')[6]) for line in lines[2:]]
+    assert 1 <= in_use[0] <= 16
+    (log,) = (tmp_path / 'information_1_seed0').glob('*/*.log')
+    values = [float(v) for v in re.findall(r'loss_clusters: (-?[0-9.]+)', log.read_text())]
+    assert len(values) == 2 and all(-1 < value < 0 for value in values)
