@@ -66,7 +66,7 @@ def test_equal_iterations(compare, tmp_path, capsys):
     capsys.readouterr()
     assert compare(*arguments) == results
     assert capsys.readouterr().out.count('finished before, kept') == 3
-    with pytest.raises(FileExistsError, match="'iters': 2}, not of .*'iters': 5}"):
+    with pytest.raises(FileExistsError, match="'iters': 2,.*not of .*'iters': 5,"):
         compare('--iters', '5', '--lrs', '1e-4')
 
 
