@@ -2,12 +2,10 @@
 
 import os
 import re
-import signal
-import time
 from contextlib import ExitStack
 
 import pytest
-from commands import ROOT, children, free_port, kill, quick_options, started
+from commands import ROOT, free_port, quick_options, started
 
 from mmpaca.checkpoint import load_from_local
 
@@ -64,28 +62,3 @@ def test_two_nodes_on_loopback(options, run, tool, tmp_path):
     assert command == [
         '-m', 'mmpaca', 'test', str(CONFIG), 'node 0/iter_4.pth', '--nproc', '2', '--out', 'a b.pkl'
     ]  # fmt: skip
-
-
-def test_a_rank_that_dies_ends_all_of_them(tmp_path, options):
-    """SIGKILL to one of two training processes."""
-    command = [ROOT / 'tools/dist_train.sh', CONFIG, '2', '--work-dir', 'run', *options]
-    endless = ['train_cfg.max_iters=100000', 'train_cfg.val_interval=100000']
-    with (
-        (tmp_path / 'log').open('w') as log,
-        started(tmp_path, *command, *endless, output=log) as launcher,
-    ):
-        end = time.monotonic() + 300
-        while 'Iter(train) [     3/' not in (tmp_path / 'log').read_text():
-            assert time.monotonic() < end and launcher.poll() is None
-            time.sleep(0.2)
-        workers = children(launcher.pid)
-        assert len(workers) == 2
-        os.kill(workers[1], signal.SIGKILL)
-        assert launcher.wait(timeout=300) != 0
-    left = [pid for pid in workers if os.path.exists(f'/proc/{pid}')]
-    for pid in left:
-        kill(pid)
-    assert not left
-    printed = (tmp_path / 'log').read_text()
-    assert 'no CUDA: 2 CPU processes with the gloo backend' in printed
-    assert re.search(r'exitcode\s*: -9|Signal 9', printed)
