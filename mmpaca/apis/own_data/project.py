@@ -16,13 +16,14 @@ from mmpaca.apis.prediction import predict_files
 
 from .config_text import write_config
 from .prepare import prepare_data
-from .recipe import Decision, decide
+from .recipe import Decision, Recipe, decide
 from .statistics import measure_data
 from .timing import measure_seconds
 
 ARCHS = ('nano', 'micro')
 _STARTUP = 30  # seconds of a run before its first iteration
 _MIN_ITERS = 200  # a detector from random weights has learned little before
+_SHRINK = (1.0, 0.5, 0.25)  # of the resolution, until that many fit into the minutes
 _SHOWN, _EXPLAINED = 12, 4  # validation images that are drawn
 
 
@@ -79,18 +80,23 @@ def create_project(
     prepared = prepare_data(data, project.folder / 'annotations', format, task)
     found = measure_data(prepared)
     device = find_device().partition(':')[0]
-    recipe = decide(found, prepared.task, arch, device, top_view)
 
-    def write(length: Decision, val_interval: Decision) -> Config:
+    def write(recipe: Recipe, length: Decision, val_interval: Decision) -> Config:
         parts = (project.config, prepared, found, recipe, length, val_interval, project.work_dir)
         write_config(*parts)
         return read_file(str(project.config))
 
+    sizes = (decide(found, prepared.task, arch, device, top_view, shrink) for shrink in _SHRINK)
+    recipes = {recipe.resolution: recipe for recipe in sizes}.values()  # small images stay
     unmeasured = Decision(1, 'To be measured')
+    typical = max(1, round(float(found.per_image.mean())))
     try:
-        typical = max(1, round(float(found.per_image.mean())))
-        seconds = measure_seconds(write(unmeasured, unmeasured), typical)
-        write(*plan(seconds, minutes, found.num_images['val']))
+        for recipe in recipes:
+            seconds = measure_seconds(write(recipe, unmeasured, unmeasured), typical)
+            length, val_interval = plan(seconds, minutes, found.num_images['val'])
+            if length.value >= _MIN_ITERS:
+                break
+        write(recipe, length, val_interval)
     except BaseException:
         project.config.unlink(missing_ok=True)  # it is not complete
         raise

@@ -68,12 +68,19 @@ class Recipe:
     batch_size: Decision
 
     @property
+    def resolution(self) -> float:
+        """``zoom`` or ``long_side``."""
+        return next(size.value for size in (self.zoom, self.long_side) if size)
+
+    @property
     def in_channels(self) -> list[int]:
         """Channels of the backbone's maps."""
         return list(ARCHS[self.arch.value]['embed_dims'])
 
 
-def decide(found: Statistics, task: str, arch: str, device: str, top_view: bool) -> Recipe:
+def decide(
+    found: Statistics, task: str, arch: str, device: str, top_view: bool, shrink: float = 1.0
+) -> Recipe:
     """Decide on a recipe.
 
     Args:
@@ -82,9 +89,10 @@ def decide(found: Statistics, task: str, arch: str, device: str, top_view: bool)
         arch: name of a variant.
         device: ``'cpu'`` or ``'cuda'``.
         top_view: images have no up and down.
+        shrink: factor of the resolution, for lack of time.
     """
     long_sides = found.image_sizes.max(1)
-    zoom = _zoom(found, task, float(np.median(long_sides)))
+    zoom = _zoom(found, task, float(np.median(long_sides)), shrink)
     one_size = long_sides.max() < 1.2 * long_sides.min()
     # Photographs of several cameras: objects grow with the image. Not so under one microscope.
     by_size = not one_size and found.relative_spread < 0.9
@@ -105,6 +113,8 @@ def decide(found: Statistics, task: str, arch: str, device: str, top_view: bool)
         f'{found.small * sizes[0] / found.sizes[0]:.0f} after scaling; about {SMALL_OBJECT[task]} '
         f'suffice for {_NEEDED[task]}, and smaller inputs train faster'
     )
+    if shrink < 1:
+        why_size += f'; {shrink:g} of that size, as too few iterations fit into the time'
     ratios = [0.5, 1.0, 2.0]
     if found.elongated > 0.1:
         ratios = [0.25, *ratios, 4.0]
@@ -135,9 +145,10 @@ def decide(found: Statistics, task: str, arch: str, device: str, top_view: bool)
     )
 
 
-def _zoom(found: Statistics, task: str, long_side: float) -> float:
+def _zoom(found: Statistics, task: str, long_side: float, shrink: float) -> float:
     """Return the factor that gives the small objects :data:`SMALL_OBJECT` pixels, within limits."""
-    return min(MAX_ZOOM, max(SMALL_OBJECT[task] / found.small, MIN_LONG_SIDE / long_side))
+    wanted = shrink * min(MAX_ZOOM, SMALL_OBJECT[task] / found.small)
+    return min(MAX_ZOOM, max(wanted, MIN_LONG_SIDE / long_side))
 
 
 def _crop(input_sizes: np.ndarray, objects: np.ndarray, device: str) -> Decision:

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmpaca.apis.quiet import quiet
 
 _WARMUP, _STEPS, _IMAGES = 2, 6, 3
+_ENOUGH = 20  # seconds of steps
 
 
 def measure_seconds(config: Config, detections: int) -> tuple[float, float]:
@@ -42,12 +43,14 @@ def measure_seconds(config: Config, detections: int) -> tuple[float, float]:
         def train_step(batch: dict) -> None:
             model.train_step(batch, optim_wrapper)
 
-        training = [_timed(train_step, batches) for _ in range(_WARMUP + _STEPS)][_WARMUP:]
+        training: list[float] = []
+        while len(training) < _WARMUP + _STEPS and sum(training) < _ENOUGH:
+            training.append(_timed(train_step, batches))
         model.eval()
         with torch.no_grad():
             batches = _batches(config.val_dataloader)
             testing = [_timed(model.val_step, batches) for _ in range(1 + _IMAGES)][1:]
-    return median(training), median(testing)
+    return median(training[_WARMUP:] or training[-1:]), median(testing)
 
 
 def _batches(dataloader: dict) -> Iterator:

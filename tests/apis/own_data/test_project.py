@@ -7,12 +7,15 @@ import sys
 from collections import OrderedDict
 
 import pytest
+import torch
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 
 from mmpaca.__main__ import main
 from mmpaca.apis.own_data import project as own_data
+from mmpaca.apis.own_data import recipe
 from mmpaca.apis.own_data.timing import measure_seconds
+from mmpaca.models import PaCaViT
 
 
 @pytest.fixture
@@ -46,6 +49,42 @@ def test_config_of_masks(shapes, tmp_path, capsys):
     # The config is the user's now.
     assert main(['train', '--data', str(shapes), '--config-only']) == 1
     assert 'exists: train it with `mmpaca train' in capsys.readouterr().err
+
+
+def test_too_few_iterations_at_full_size(shapes, tmp_path, monkeypatch):
+    tried = []
+
+    def measure(config, detections):
+        tried.append(config.zoom)
+        return 4.0 * config.zoom**2, 0.0
+
+    monkeypatch.setattr(own_data, 'measure_seconds', measure)
+    monkeypatch.setattr(recipe, 'MIN_LONG_SIDE', 48)
+    first = own_data.create_project(shapes, tmp_path / 'a', minutes=9)
+    assert len(tried) == 2 and tried[1] == pytest.approx(tried[0] / 2, abs=1e-3)
+    text = first.config.read_text()
+    assert f'zoom = {tried[1]}' in text and '0.5 of that size, as too few' in ' '.join(text.split())
+    assert Config.fromfile(first.config).max_iters == int(510 / (4 * tried[1] ** 2)) >= 200
+    monkeypatch.setattr(recipe, 'MIN_LONG_SIDE', 256)  # as large as it is
+    tried.clear()
+    second = own_data.create_project(shapes, tmp_path / 'b', minutes=1)
+    assert len(tried) == 1 and 'give more --minutes' in ' '.join(second.config.read_text().split())
+
+
+@pytest.mark.parametrize('pad_value', [0.0, None])
+def test_padding_of_a_new_model(root, pad_value):
+    """With zeros as padding the first gradients of the stem hide all others."""
+    cfg = Config.fromfile(root / 'configs/_base_/own_data/faster-rcnn.py')
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    own = cfg.model.data_preprocessor.pad_value
+    images[1, :, :, 32:] = own if pad_value is None else pad_value
+    torch.manual_seed(0)
+    model = PaCaViT(arch='nano')
+    model.init_weights()
+    sum(map_.square().mean() for map_ in model(images)).backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+    assert (norm > 1e3) == (pad_value == 0)
+    assert (norm < 10) == (pad_value is None)
 
 
 @pytest.mark.usefixtures('quick')

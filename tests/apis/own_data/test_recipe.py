@@ -78,6 +78,17 @@ def test_photographs_of_several_cameras_are_scaled_to_one_size():
     assert 'objects are larger in larger images' in recipe.long_side.why
 
 
+def test_less_resolution_for_lack_of_time():
+    found = statistics(small=12.0, sizes=np.repeat([12.0, 300.0], [200, 2000]))
+    whole, half, quarter = (
+        decide(found, 'detect', 'micro', 'cpu', False, k) for k in (1, 0.5, 0.25)
+    )
+    assert (whole.resolution, whole.crop.value) == (1.667, 736)
+    assert (half.resolution, half.crop.value) == (0.833, 384)
+    assert '10 after scaling' in half.zoom.why and '0.5 of that size, as too few' in half.zoom.why
+    assert quarter.resolution == 0.417 and quarter.crop.value is None
+
+
 @pytest.mark.parametrize(
     ('seconds', 'minutes', 'num_val', 'length', 'interval'),
     [
