@@ -6,9 +6,6 @@ _base_ = ['../models/faster-rcnn_paca_fpn.py', './schedule.py']
 norm_cfg = dict(type='BN')
 _channels = 64
 model = dict(
-    # Zeros through a stem without biases, as it starts, are zero in every channel, where LayerNorm's
-    # gradient is thousands of times the usual one: clipping would leave nothing of the others'.
-    data_preprocessor=dict(pad_value=1.0),
     backbone=dict(arch='micro', drop_path_rate=0.0),
     neck=dict(
         in_channels=[48, 96, 160, 224], out_channels=_channels, num_outs=4, norm_cfg=norm_cfg
