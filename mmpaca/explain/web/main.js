@@ -112,7 +112,7 @@ function fillFilm() {
     const button = document.createElement('button'), name = document.createElement('span');
     const small = Object.assign(new Image(), {src: script.dataset.thumbnail, alt: '', loading: 'lazy'});
     const whole = script.dataset.name, stem = whole.replace(/\.\w+$/, '');
-    name.textContent = stem.length > 11 ? `…${stem.slice(-10)}` : stem;  // names of a folder often begin alike
+    name.textContent = stem.length > 10 ? `…${stem.slice(-8)}` : stem;  // names of a folder often begin alike
     button.type = 'button';
     button.title = whole;
     button.append(small, name);
