@@ -14,7 +14,7 @@ from . import options
 HELP = 'measure how faithful explanations are'
 EXAMPLE = 'mmpaca explain-eval mask_rcnn_paca epoch_12.pth --methods paca d_rise random'
 METHODS = (
-    'paca', 'paca_local', 'd_rise', 'grad_cam', 'hires_cam', 'eigen_cam', 'gradient', 'looked_at', 'attention',
+    'paca', 'paca_flow', 'd_rise', 'grad_cam', 'hires_cam', 'eigen_cam', 'gradient', 'looked_at', 'attention',
     'gaussian', 'random',
 )  # fmt: skip
 

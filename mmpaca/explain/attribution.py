@@ -16,8 +16,11 @@ from .subject import Subject
 from .trace import trace
 
 
-def paca(subject: Subject, detections: Sequence[Detection], attention: bool = True) -> Tensor:
-    """Relevance of PaCa-ViT's own factors, see :func:`mmpaca.explain.relevance.relevance`."""
+def paca(subject: Subject, detections: Sequence[Detection], attention: bool = False) -> Tensor:
+    """Relevance of the maps of all stages, see :func:`mmpaca.explain.relevance.relevance`.
+
+    Carried on through the attention of the blocks it is measured to be no more faithful: docs/trust.md.
+    """
     backbone = find_backbone(subject.model)
     with torch.no_grad(), trace(backbone) as reference:
         backbone(blurred(subject))
@@ -32,7 +35,7 @@ def paca(subject: Subject, detections: Sequence[Detection], attention: bool = Tr
 #: Methods of :func:`attribute` by name; all but the first are for comparison.
 METHODS: dict[str, Callable[[Subject, Sequence[Detection]], Tensor]] = dict(
     paca=paca,
-    paca_local=partial(paca, attention=False),
+    paca_flow=partial(paca, attention=True),
     d_rise=drise,
     grad_cam=peers.grad_cam,
     hires_cam=peers.hires_cam,

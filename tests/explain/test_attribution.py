@@ -263,7 +263,7 @@ def test_contrast():
 
 def test_bad_arguments(detector):
     with pytest.raises(
-        ValueError, match="method='best' is unknown, choose one of paca, paca_local, d_rise"
+        ValueError, match="method='best' is unknown, choose one of paca, paca_flow, d_rise"
     ):
         attribute(detector.model, IMAGE, [], 'best')
     with pytest.raises(ValueError, match=r'image is float64 of shape \(60, 80\); give'):
