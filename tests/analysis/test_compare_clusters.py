@@ -31,6 +31,14 @@ def test_terms(script):
         assert terms['information'](z) == pytest.approx(information, abs=1e-6)
 
 
+def test_gradients_where_a_cluster_takes_nothing(script):
+    """Softmax of distant logits is 0 exactly."""
+    for term in script['TERMS'].values():
+        logits = torch.tensor([[[0.0, 1.0, -300.0], [2.0, 0.0, -400.0]]], requires_grad=True)
+        term(logits.softmax(-1)).backward()
+        assert logits.grad.isfinite().all() and logits.grad.abs().max() > 0
+
+
 def test_temperature_and_loss(script):
     torch.manual_seed(0)
     attention = PatchToClusterAttention(8, 2, num_clusters=3, clustering='conv')

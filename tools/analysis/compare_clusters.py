@@ -40,7 +40,12 @@ from mmpaca.models import PatchToClusterAttention
 
 def entropy(z: Tensor) -> Tensor:
     """Mean entropy of the rows of Z (B, M, N), relative to log N."""
-    return -torch.xlogy(z, z).sum(-1).mean() / math.log(z.shape[-1])
+    return _entropy(z).mean() / math.log(z.shape[-1])
+
+
+def _entropy(p: Tensor) -> Tensor:
+    """In nats, of the last dimension; its gradient is finite where p is 0, too."""
+    return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum(-1)
 
 
 def diversity(z: Tensor) -> Tensor:
@@ -53,9 +58,7 @@ def diversity(z: Tensor) -> Tensor:
 
 def information(z: Tensor) -> Tensor:
     """Minus the mutual information of cluster and patch, relative to log M."""
-    mean = z.mean(1)
-    whole = -torch.xlogy(mean, mean).sum(-1).mean()
-    return (entropy(z) * math.log(z.shape[-1]) - whole) / math.log(z.shape[1])
+    return (_entropy(z).mean() - _entropy(z.mean(1)).mean()) / math.log(z.shape[1])
 
 
 TERMS: dict[str, Callable[[Tensor], Tensor]] = dict(

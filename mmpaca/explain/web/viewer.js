@@ -43,7 +43,7 @@ class Viewer {
 
   get head() { return this.settings.head < this.block.heads ? this.settings.head : -1; }
 
-  // Maps through the whole network are there for the surest objects only.
+  // Maps of what decided are there for the surest objects only.
   get usesDecided() {
     const {decided} = this.scene;
     return this.settings.layer === 'decided' && Boolean(decided) && this.chosen < decided.count;
