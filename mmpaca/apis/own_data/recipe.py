@@ -114,7 +114,7 @@ def decide(
         f'suffice for {_NEEDED[task]}, and smaller inputs train faster'
     )
     if shrink < 1:
-        why_size += f'; {shrink:g} of that size, as too few iterations fit into the time'
+        why_size += '; less here, as too few iterations fit into the time'
     ratios = [0.5, 1.0, 2.0]
     if found.elongated > 0.1:
         ratios = [0.25, *ratios, 4.0]

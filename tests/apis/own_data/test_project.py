@@ -61,7 +61,7 @@ def test_too_few_iterations_at_full_size(shapes, tmp_path, monkeypatch):
     first = own_data.create_project(shapes, tmp_path / 'a', minutes=9)
     assert len(tried) == 2 and tried[1] == pytest.approx(tried[0] / 2, abs=1e-3)
     text = first.config.read_text()
-    assert f'zoom = {tried[1]}' in text and '0.5 of that size, as too few' in ' '.join(text.split())
+    assert f'zoom = {tried[1]}' in text and 'less here, as too few' in ' '.join(text.split())
     assert Config.fromfile(first.config).max_iters == int(510 / (4 * tried[1] ** 2)) >= 200
     monkeypatch.setattr(recipe, 'MIN_LONG_SIDE', 256)  # as large as it is
     tried.clear()

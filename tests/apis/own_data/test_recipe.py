@@ -85,7 +85,7 @@ def test_less_resolution_for_lack_of_time():
     )
     assert (whole.resolution, whole.crop.value) == (1.667, 736)
     assert (half.resolution, half.crop.value) == (0.833, 384)
-    assert '10 after scaling' in half.zoom.why and '0.5 of that size, as too few' in half.zoom.why
+    assert '10 after scaling' in half.zoom.why and 'less here, as too few' in half.zoom.why
     assert quarter.resolution == 0.417 and quarter.crop.value is None
 
 
