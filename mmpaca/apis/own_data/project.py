@@ -86,12 +86,14 @@ def create_project(
         write_config(*parts)
         return read_file(str(project.config))
 
-    sizes = (decide(found, prepared.task, arch, device, top_view, shrink) for shrink in _SHRINK)
-    recipes = {recipe.resolution: recipe for recipe in sizes}.values()  # small images stay
+    recipes: dict[float, Recipe] = {}
+    for shrink in _SHRINK:
+        recipe = decide(found, prepared.task, arch, device, top_view, shrink)
+        recipes.setdefault(recipe.resolution, recipe)  # small images stay as they are
     unmeasured = Decision(1, 'To be measured')
     typical = max(1, round(float(found.per_image.mean())))
     try:
-        for recipe in recipes:
+        for recipe in recipes.values():
             seconds = measure_seconds(write(recipe, unmeasured, unmeasured), typical)
             length, val_interval = plan(seconds, minutes, found.num_images['val'])
             if length.value >= _MIN_ITERS:
