@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,13 @@ def shuffle_weights(model: nn.Module, seed: int = 0) -> nn.Module:
                 values = parameter.flatten()[order.to(parameter.device)]
                 parameter.copy_(values.view(parameter.shape))
     return shuffled
+
+
+def _inside(heat: np.ndarray, detection: Detection) -> np.ndarray:
+    """Crop a map to a detection's box: outside, maps of any weights are alike, near zero."""
+    left, top = (max(0, int(v)) for v in detection.box[:2])
+    right, bottom = (math.ceil(v) for v in detection.box[2:])
+    return heat[top:bottom, left:right]
 
 
 class Evaluation:
@@ -194,7 +202,7 @@ class Evaluation:
                     seconds=seconds, **values,
                 )  # fmt: skip
                 for name, other in changed.items():
-                    row[name] = rank_correlation(maps[i], other[i])
+                    row[name] = rank_correlation(*(_inside(m[i], detection) for m in (maps, other)))
                 rows.append(row)
         return rows
 

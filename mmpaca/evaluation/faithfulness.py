@@ -53,8 +53,8 @@ def gini(heat: np.ndarray) -> float:
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation of two maps, -1 to 1; nan if one of them is constant."""
-    if np.ptp(first) == 0 or np.ptp(second) == 0:  # scipy warns
+    """Spearman's rank correlation of two maps, -1 to 1; nan if one of them is empty or constant."""
+    if first.size == 0 or np.ptp(first) == 0 or np.ptp(second) == 0:  # scipy warns
         return float('nan')
     from scipy.stats import spearmanr  # takes a second to load
 

@@ -8,6 +8,7 @@ import torch
 
 from mmpaca.__main__ import main
 from mmpaca.apis.explain_eval import (
+    _inside,
     annotated_region,
     differences,
     format_table,
@@ -15,6 +16,7 @@ from mmpaca.apis.explain_eval import (
     summarise,
 )
 from mmpaca.commands.explain_eval import METHODS
+from mmpaca.evaluation.faithfulness import rank_correlation
 from mmpaca.explain import METHODS as ALL
 from mmpaca.explain.scene import Detection
 
@@ -65,6 +67,15 @@ def test_annotated_region():
     assert annotated_region(detection, boxes[:1], (12, 12)) is None
     boxes[2]['mask'] = [[0, 0, 4, 0, 4, 4, 0, 4]]
     assert annotated_region(detection, boxes, (12, 12)).sum() == 16
+
+
+def test_correlations_are_inside_the_box():
+    heat = np.arange(20).reshape(4, 5)
+    detection = Detection('a', 0.9, (-1, 1.2, 2.5, 3), None, 1)
+    assert _inside(heat, detection).tolist() == [[5, 6, 7], [10, 11, 12]]
+    assert np.isnan(
+        rank_correlation(*[_inside(heat, Detection('a', 0.9, (5, 0, 5, 2), None, 1))] * 2)
+    )
 
 
 def test_shuffled_weights():
