@@ -1,6 +1,7 @@
 """All that ``import mmpaca`` changes in other packages, and nothing else.
 
 - mmcv's operators, where it has no compiled ones (:mod:`.operators`);
+- mmpretrain's multi-modal models, where transformers is too new for them (:mod:`.multimodal`);
 - the loaders of checkpoints in mmengine (:mod:`mmpaca.checkpoint.loading`);
 - the scope ``mmpaca::`` of mmengine's configs (:mod:`.config_scope`);
 - the reader of YAML files in mmengine (:mod:`.yaml_files`);
@@ -28,6 +29,9 @@ def install() -> None:
     from . import operators
 
     operators.install()  # before mmcv.ops is imported
+    from .multimodal import disable_multimodal
+
+    disable_multimodal()  # before mmpretrain.models is
     from mmpaca import datasets, engine, evaluation, models  # noqa: F401  (they register)
     from mmpaca.checkpoint import loading  # noqa: F401  (registers, too)
 
