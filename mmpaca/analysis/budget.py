@@ -1,5 +1,6 @@
 """Trainings of equal length, in time or in iterations, to compare models."""
 
+import gc
 import json
 import time
 from collections.abc import Sequence
@@ -124,6 +125,8 @@ def train_once(
     for hook in (budget, *hooks):
         runner.register_hook(hook)
     runner.train()
+    del runner
+    gc.collect()  # ends the workers of its loaders: the next run would fork beside them
     result = dict(settings=settings, points=budget.points)
     write_atomically(path, json.dumps(result, indent=1).encode())
     return result

@@ -1,5 +1,6 @@
 """The comparison of clusters: its terms by hand, and two iterations of two variants."""
 
+import multiprocessing
 import re
 import runpy
 import sys
@@ -60,11 +61,8 @@ def test_temperature_and_loss(script):
 def test_variants(script, root, shapes, tmp_path, monkeypatch):
     config = str(root / 'configs/demo/mask-rcnn_paca-demo_shapes.py')
     options = [f'{part}_dataloader.dataset.data_root={shapes}' for part in ('train', 'val')]
-    for part in ('train', 'val'):
-        options += [
-            f'{part}_dataloader.num_workers=0',
-            f'{part}_dataloader.persistent_workers=False',
-        ]
+    options += ['train_dataloader.num_workers=1', 'train_dataloader.persistent_workers=True']
+    options += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']
     options += [f'val_evaluator.{i}.ann_file={shapes}/annotations/val.json' for i in range(2)] + [
         'train_dataloader.batch_size=2'
     ]
@@ -72,7 +70,9 @@ def test_variants(script, root, shapes, tmp_path, monkeypatch):
     words = [config, '--iters', '2', '--variants', '16 clusters', 'information 1']
     words += ['--out', str(tmp_path), '--cfg-options', *options]
     monkeypatch.setattr(sys, 'argv', ['compare_clusters.py', *words])
+    workers = set(multiprocessing.active_children())
     script['main']()
+    assert set(multiprocessing.active_children()) <= workers
     lines = (tmp_path / 'clusters.md').read_text().splitlines()
     assert [line.split(' | ')[:2] for line in lines[2:]] == [
         ['| 16 clusters', '0'],

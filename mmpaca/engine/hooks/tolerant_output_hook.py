@@ -42,24 +42,26 @@ class TolerantOutputHook(Hook):
         """Guard the methods that write."""
         if not self.enabled:
             return
+        # Not the runner: loggers and visualizers stay when it is gone.
+        self._logger, self._log_dir = runner.logger, runner.log_dir
         for handler in runner.logger.handlers:
-            handler.handleError = functools.partial(self._log_failed, runner, handler)
-        self._guard(runner, runner.visualizer, 'add_datasample')
+            handler.handleError = functools.partial(self._log_failed, handler)
+        self._guard(runner.visualizer, 'add_datasample')
         for backend in runner.visualizer._vis_backends.values():
             if type(backend) is LocalVisBackend:
                 _check_pictures(backend)
             for name in _BACKEND:
-                self._guard(runner, backend, name)
+                self._guard(backend, name)
         for hook in runner.hooks:
             if isinstance(hook, LoggerHook):
-                self._guard(runner, hook, 'after_test_epoch')
-                self._guard(runner, hook, 'after_run')
+                self._guard(hook, 'after_test_epoch')
+                self._guard(hook, 'after_run')
         if isinstance(runner._train_loop, BaseLoop):
             evaluator = getattr(runner.val_loop, 'evaluator', None)
             for metric in getattr(evaluator, 'metrics', []):
-                self._guard(runner, metric, 'compute_metrics', instead={})
+                self._guard(metric, 'compute_metrics', instead={})
 
-    def _guard(self, runner: Runner, owner: Any, name: str, instead: Any = None) -> None:
+    def _guard(self, owner: Any, name: str, instead: Any = None) -> None:
         """Let a method of an object return ``instead`` where it raises an OSError."""
         method = getattr(owner, name)
 
@@ -68,25 +70,23 @@ class TolerantOutputHook(Hook):
             try:
                 return method(*args, **kwargs)
             except OSError as error:
-                file = error.filename or getattr(owner, '_save_dir', runner.log_dir)
-                self._warn(runner, f'{type(owner).__name__}.{name}', str(file), error)
+                file = error.filename or getattr(owner, '_save_dir', self._log_dir)
+                self._warn(f'{type(owner).__name__}.{name}', str(file), error)
                 return instead
 
         setattr(owner, name, guarded)
 
-    def _log_failed(
-        self, runner: Runner, handler: logging.Handler, record: logging.LogRecord
-    ) -> None:
+    def _log_failed(self, handler: logging.Handler, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             return logging.Handler.handleError(handler, record)
-        self._warn(runner, 'log', getattr(handler, 'baseFilename', 'console'), error)
+        self._warn('log', getattr(handler, 'baseFilename', 'console'), error)
 
-    def _warn(self, runner: Runner, output: str, file: str, error: OSError) -> None:
+    def _warn(self, output: str, file: str, error: OSError) -> None:
         if output + file in self._warned:
             return
         self._warned.add(output + file)
-        runner.logger.warning(
+        self._logger.warning(
             f'{file}: {error.strerror or error}: {output} is incomplete, the run continues'
         )
 
