@@ -10,6 +10,7 @@ from mmengine.registry import METRICS as ROOT_METRICS
 
 from mmpaca.explain.geometry import Geometry
 from mmpaca.explain.recorder import Recording
+from mmpaca.explain.scene import box_mask
 from mmpaca.registry import METRICS
 
 _BACKGROUND = 0  # category k of the dataset is k + 1
@@ -38,10 +39,11 @@ class ClusterAlignmentMetric(BaseMetric):
     Padding is ignored. Annotations come from ``ann_file``, as with CocoMetric, or from ``instances``
     of the data samples (add it to ``meta_keys`` of PackDetInputs), in coordinates of the loaded
     image. With mmseg they are the label maps: a class is one instance, and pixels without a class
-    are ignored. The segmentation head's clusters, which are classes, are ``head``. Needs :class:`~mmpaca.engine.ClusterRecordHook`, one of our default hooks.
+    are ignored. The segmentation head's clusters, which are classes, are ``head``. An instance without
+    a mask is its box. Needs :class:`~mmpaca.engine.ClusterRecordHook`, one of our default hooks.
 
     Args:
-        ann_file: COCO annotations with segmentations; None for ``instances``.
+        ann_file: COCO annotations; None for ``instances``.
         seed: seed of the random baseline.
         **kwargs: arguments of mmengine's BaseMetric.
     """
@@ -67,7 +69,7 @@ class ClusterAlignmentMetric(BaseMetric):
 
         Raises:
             RuntimeError: the batch was not recorded.
-            ValueError: an image has no annotations, or an instance no mask.
+            ValueError: an image has no annotations.
         """
         if self.recording is None:
             raise RuntimeError(
@@ -172,24 +174,21 @@ class ClusterAlignmentMetric(BaseMetric):
 
 
 def decode_region(annotation: dict, key: str, shape: tuple[int, int]) -> np.ndarray:
-    """Decode the mask of an annotation, polygons or RLE, to (height, width) bool.
+    """Decode the mask of an annotation, polygons or RLE, to (height, width) bool; without one, its box.
 
     Args:
         annotation: annotation of COCO, or instance of mmdet's datasets.
-        key: entry with the mask.
+        key: entry with the mask: ``'segmentation'`` of COCO, ``'mask'`` of mmdet.
         shape: (height, width) of the image.
-
-    Raises:
-        ValueError: it has no mask.
     """
     from pycocotools import mask as coco_mask
 
     region = annotation.get(key)
     if not region:
-        raise ValueError(
-            f'annotation {annotation.get("id", annotation.get("bbox"))} has no mask; '
-            'ClusterAlignmentMetric needs masks'
-        )
+        left, top, right, bottom = annotation['bbox']
+        if key == 'segmentation':  # the box is left, top, width, height
+            right, bottom = left + right, top + bottom
+        return box_mask((left, top, right, bottom), shape)
     if isinstance(region, list) or isinstance(region['counts'], list):
         region = coco_mask.frPyObjects(region, *shape)
     if isinstance(region, list):  # one part per polygon

@@ -196,10 +196,5 @@ def annotated_region(
     found = own[int(ious.argmax())]
     if ious.max() < 0.5:
         return None
-    if found.get('mask'):
-        region = decode_region(found, 'mask', shape)
-    else:
-        left, top, right, bottom = (round(v) for v in found['bbox'])
-        region = np.zeros(shape, bool)
-        region[max(top, 0) : bottom, max(left, 0) : right] = True
+    region = decode_region(found, 'mask', shape)
     return region if region.any() else None

@@ -186,7 +186,7 @@ def read_detections(
     for i in range(len(found)):
         left, top, right, bottom = found.bboxes[i].tolist()
         box = (left, top, right, bottom)
-        mask = found.masks[i] if 'masks' in found else _box_mask(box, shape)
+        mask = found.masks[i] if 'masks' in found else box_mask(box, shape)
         mask = mask.numpy() if isinstance(mask, Tensor) else np.asarray(mask)
         label = int(found.labels[i])
         detections.append(
@@ -222,7 +222,8 @@ def _name(classes: Sequence[str] | None, label: int) -> str:
     return f'class {label}' if classes is None else str(classes[label])
 
 
-def _box_mask(box: tuple[float, float, float, float], shape: tuple[int, int]) -> np.ndarray:
+def box_mask(box: tuple[float, float, float, float], shape: tuple[int, int]) -> np.ndarray:
+    """The pixels of a box (left, top, right, bottom): (height, width) bool."""
     left, top, right, bottom = (max(0, round(v)) for v in box)
     mask = np.zeros(shape, bool)
     mask[top:bottom, left:right] = True

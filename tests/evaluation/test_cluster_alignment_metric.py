@@ -9,6 +9,7 @@ import torch
 from mmpaca.evaluation import ClusterAlignmentMetric
 from mmpaca.evaluation.cluster_alignment_metric import (
     best_ious,
+    decode_region,
     instance_patches,
     mutual_information,
     perplexity,
@@ -117,7 +118,12 @@ def test_what_is_missing_is_said():
     del without['instances']
     with pytest.raises(ValueError, match='image 1 has no annotations'):
         metric.process(None, [without])
-    boxes = sample(1, [(0, (0, 0, 8, 8), False)])
-    del boxes['instances'][0]['mask']
-    with pytest.raises(ValueError, match='has no mask'):
-        metric.process(None, [boxes])
+
+
+def test_an_instance_without_a_mask_is_its_box():
+    instance = dict(bbox=[2, 1, 6.4, 4], mask=[])
+    annotation = dict(bbox=[2, 1, 4.4, 3], segmentation=[])
+    expected = np.zeros((8, 8), bool)
+    expected[1:4, 2:6] = True
+    assert (decode_region(instance, 'mask', (8, 8)) == expected).all()
+    assert (decode_region(annotation, 'segmentation', (8, 8)) == expected).all()
