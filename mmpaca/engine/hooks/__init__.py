@@ -3,7 +3,6 @@
 from .bad_data_hook import BadDataSummaryHook
 from .check_invalid_grad_hook import CheckInvalidGradHook
 from .checkpoint_hook import AtomicCheckpointHook
-from .cluster_information_hook import ClusterInformationHook
 from .cluster_record_hook import ClusterRecordHook
 from .cluster_visualization_hook import ClusterVisualizationHook
 from .config_check_hook import ConfigCheckHook
@@ -19,7 +18,6 @@ __all__ = [
     'AtomicCheckpointHook',
     'BadDataSummaryHook',
     'CheckInvalidGradHook',
-    'ClusterInformationHook',
     'ClusterRecordHook',
     'ClusterVisualizationHook',
     'ConfigCheckHook',
