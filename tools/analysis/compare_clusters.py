@@ -7,7 +7,7 @@ to the loss, means over the blocks that compute Z (M clusters, N patches, rows o
 
     entropy      entropy of a row, of log N: clusters of fewer patches
     diversity    cosine of two rows, mean over pairs: clusters that do not overlap
-    information  minus the mutual information of cluster and patch, of log M: both at once
+    information  1 - mutual information of cluster and patch, of log M: both at once
 
 Every variant trains from random weights for --iters iterations and is validated with the config's
 metrics and ClusterAlignmentMetric. Writes clusters.md into --out, also prints it; finished runs are
@@ -19,13 +19,11 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -35,17 +33,17 @@ from mmpaca.apis.configs import find_config
 from mmpaca.checkpoint.saving import write_atomically
 from mmpaca.commands.options import at_least
 from mmpaca.commands.reporting import report
+from mmpaca.engine.hooks.cluster_information_hook import (
+    ClusterInformationHook,
+    entropy,
+    information,
+)
 from mmpaca.models import PatchToClusterAttention
 
 
-def entropy(z: Tensor) -> Tensor:
+def narrowness(z: Tensor) -> Tensor:
     """Mean entropy of the rows of Z (B, M, N), relative to log N."""
-    return _entropy(z).mean() / math.log(z.shape[-1])
-
-
-def _entropy(p: Tensor) -> Tensor:
-    """In nats, of the last dimension; its gradient is finite where p is 0, too."""
-    return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum(-1)
+    return entropy(z).mean() / math.log(z.shape[-1])
 
 
 def diversity(z: Tensor) -> Tensor:
@@ -56,13 +54,8 @@ def diversity(z: Tensor) -> Tensor:
     return ((total - m) / (m * (m - 1))).mean()
 
 
-def information(z: Tensor) -> Tensor:
-    """Minus the mutual information of cluster and patch, relative to log M."""
-    return (_entropy(z).mean() - _entropy(z.mean(1)).mean()) / math.log(z.shape[1])
-
-
 TERMS: dict[str, Callable[[Tensor], Tensor]] = dict(
-    entropy=entropy, diversity=diversity, information=information
+    entropy=narrowness, diversity=diversity, information=lambda z: 1 - information(z)
 )
 #: Clusters of a stage that has some, temperature, term and its weight.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -78,40 +71,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class ClusterTerm(Hook):
+class ClusterTerm(ClusterInformationHook):
     """Divide the logits of Z by a temperature and add a term to the loss.
 
     Args:
         temperature: of the softmax.
-        term: key of ``TERMS``, or None.
+        term: key of ``TERMS``.
         weight: of the term.
     """
 
     def __init__(
-        self, temperature: float = 1.0, term: str | None = None, weight: float = 0.0
+        self, temperature: float = 1.0, term: str = 'information', weight: float = 0.0
     ) -> None:
-        self.temperature, self.term, self.weight = temperature, term, weight
-        self.assignments: list[Tensor] = []
+        super().__init__(weight)
+        self.temperature, self.term = temperature, term
 
     def before_run(self, runner: Runner) -> None:
-        """Hook into the attention modules and the loss of the model."""
-        modules = [m for m in runner.model.modules() if isinstance(m, PatchToClusterAttention)]
-        for module in modules:
-            if module.clustering is not None:
+        """Change the temperature, of training and validation."""
+        for module in runner.model.modules():
+            if isinstance(module, PatchToClusterAttention) and module.clustering is not None:
                 module.clustering.register_forward_hook(lambda *call: call[2] / self.temperature)
-                module.register_forward_hook(self._keep)
-        if self.term is not None:
-            runner.model.loss = partial(self._loss, runner.model.loss)
 
-    def _keep(self, module: nn.Module, args: tuple, output: tuple[Tensor, Tensor]) -> None:
-        if torch.is_grad_enabled():
-            self.assignments.append(output[1])
-
-    def _loss(self, loss: Callable[..., dict], *args: Any, **kwargs: Any) -> dict:
-        self.assignments.clear()
-        losses = loss(*args, **kwargs)
-        values = [TERMS[self.term or ''](z) for z in self.assignments]
-        return {**losses, 'loss_clusters': self.weight * torch.stack(values).mean()}
+    def penalty(self, assignment: Tensor) -> Tensor:
+        return TERMS[self.term](assignment)
 
 
 def run(args: argparse.Namespace, name: str, seed: int) -> dict:

@@ -3,6 +3,7 @@
 from .bad_data_hook import BadDataSummaryHook
 from .check_invalid_grad_hook import CheckInvalidGradHook
 from .checkpoint_hook import AtomicCheckpointHook
+from .cluster_information_hook import ClusterInformationHook
 from .cluster_record_hook import ClusterRecordHook
 from .cluster_visualization_hook import ClusterVisualizationHook
 from .config_check_hook import ConfigCheckHook
@@ -18,6 +19,7 @@ __all__ = [
     'AtomicCheckpointHook',
     'BadDataSummaryHook',
     'CheckInvalidGradHook',
+    'ClusterInformationHook',
     'ClusterRecordHook',
     'ClusterVisualizationHook',
     'ConfigCheckHook',
