@@ -59,6 +59,7 @@ def configure(args: argparse.Namespace, name: str, lr: float, seed: int) -> Conf
     with torch.no_grad():
         maps = build_backbone(backbone)(torch.zeros(1, 3, 64, 64))
     cfg.model.backbone = ConfigDict(backbone)
+    cfg.custom_hooks = []  # those of the config are for PaCa-ViT
     cfg.model.neck.in_channels = [one.shape[1] for one in maps]
     cfg.optim_wrapper.optimizer.lr = lr
     cfg.merge_from_dict(args.cfg_options or {})

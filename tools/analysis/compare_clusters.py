@@ -100,6 +100,7 @@ def run(args: argparse.Namespace, name: str, seed: int) -> dict:
     """Train one variant, unless its result is there."""
     variant = dict(VARIANTS[name])
     cfg = Config.fromfile(find_config(args.config))
+    cfg.custom_hooks = []  # a term of the config's own
     if 'clusters' in variant:
         before = build_backbone(cfg.model.backbone).num_clusters
         cfg.model.backbone.num_clusters = tuple(m and variant['clusters'] for m in before)
