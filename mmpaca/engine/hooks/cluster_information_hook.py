@@ -39,9 +39,11 @@ def entropy(p: Tensor) -> Tensor:
 @ROOT_HOOKS.register_module()
 @HOOKS.register_module()
 class ClusterInformationHook(Hook):
-    """Add ``loss_clusters``: ``weight`` times 1 - :func:`information`, mean over blocks.
+    """Add ``loss_clusters``, which is small if clusters take few patches each, and different ones.
 
-    Those blocks count that compute an assignment. Works for detectors, classifiers and segmentors.
+    1 - I / log M, with the mutual information I of cluster and patch, M equally likely clusters and
+    the assignment Z as probability of a patch; mean over images and over the blocks that compute Z.
+    Works for detectors, classifiers and segmentors.
 
     Args:
         weight: Of the loss.
