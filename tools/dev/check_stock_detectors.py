@@ -31,13 +31,18 @@ HEADER = """\
 
 One detector of each of mmdet's families, with mmdet's own config: does it train a step and predict with
 the operators that `import mmpaca` serves in place of compiled mmcv? Random weights, generated 320 x 320
-images, a CPU. Families that are not listed were not checked. Written by
+images, a CPU, with scikit-image and fairscale, which a few need, but without transformers: detectors that
+read text also download a language model. Families that are not listed were not checked. Written by
 
 ```bash
 python tools/dev/check_stock_detectors.py
 ```
 
 {summary}
+
+Other errors are mmdet's own: its SSD head cannot predict, and random weights may fail where trained ones
+do not: QueryInst's boxes lie outside the image, where masks cannot be pasted, and LAD fits a mixture to
+scores that are all alike.
 
 | family | config | training step | prediction |
 |---|---|---|---|
