@@ -41,7 +41,7 @@ from mmpaca.engine.hooks.cluster_information_hook import (
 from mmpaca.models import PatchToClusterAttention
 
 
-def narrowness(z: Tensor) -> Tensor:
+def breadth(z: Tensor) -> Tensor:
     """Mean entropy of the rows of Z (B, M, N), relative to log N."""
     return entropy(z).mean() / math.log(z.shape[-1])
 
@@ -55,7 +55,7 @@ def diversity(z: Tensor) -> Tensor:
 
 
 TERMS: dict[str, Callable[[Tensor], Tensor]] = dict(
-    entropy=narrowness, diversity=diversity, information=lambda z: 1 - information(z)
+    entropy=breadth, diversity=diversity, information=lambda z: 1 - information(z)
 )
 #: Clusters of a stage that has some, temperature, term and its weight.
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -40,9 +40,8 @@ python tools/dev/check_stock_detectors.py
 
 {summary}
 
-Other errors are mmdet's own: its SSD head cannot predict, and random weights may fail where trained ones
-do not: QueryInst's boxes lie outside the image, where masks cannot be pasted, and LAD fits a mixture to
-scores that are all alike.
+An error that names no package or operator comes from mmdet's own code. Some may be due to the random weights:
+trained ones were not tried.
 
 | family | config | training step | prediction |
 |---|---|---|---|
