@@ -1,4 +1,4 @@
-# Nuclei in fluorescence microscopy from random weights in 60 minutes on one CPU core (OMP_NUM_THREADS=1):
+# Nuclei in fluorescence microscopy from random weights in an hour on one CPU core (OMP_NUM_THREADS=1):
 # on val mask AP 0.545 and 0.566, AP50 0.908 and 0.910 with seeds 0 and 1 (0.524 and 0.563, 0.883 and 0.902
 # without the hook below). The data is stage 1 of the 2018 Data Science Bowl,
 # https://bbbc.broadinstitute.org/BBBC038 (CC0), its masks in COCO's format:
