@@ -70,22 +70,24 @@ def test_equal_iterations(compare, tmp_path, capsys):
         compare('--iters', '5', '--lrs', '1e-4')
 
 
-def test_the_best_of_the_learning_rates(script):
-    def result(name: str, lr: float, seed: int, *values: float) -> dict:
-        points = [
-            {'coco/bbox_mAP': v, 'coco/bbox_mAP_50': v, 'seconds': 8, 'iterations': 4}
-            for v in values
-        ]
+def test_the_best_of_the_learning_rates(script, tmp_path):
+    def result(name: str, lr: float, seed: int, *values: float | None) -> dict:
+        found = [{} if v is None else {'coco/bbox_mAP': v, 'coco/bbox_mAP_50': v} for v in values]
+        points = [{**one, 'seconds': 8, 'iterations': 4} for one in found]
         return dict(name=name, lr=lr, seed=seed, points=points, params=2e6, macs=3e9)
 
     results = [
         result('a', 0.1, 0, 0.9, 0.3), result('a', 0.2, 0, 0.1, 0.4), result('a', 0.2, 1, 0.1, 0.6),
-        result('b', 0.1, 0, 0.0, 0.7), result('b', 0.2, 0, 0.0, 0.2),
+        result('b', 0.1, 0, None, 0.7), result('b', 0.2, 0, 0.0, None),
+        result('c', 0.1, 0, None, None),
     ]  # fmt: skip
     assert script['table'](results).splitlines()[2:] == [
-        '| b | 70.0 (70.0) | 70.0 | 0.1 (0.2: 20.0) | 2.0 | 3.00 | 2.00 | 4 |',
+        '| b | 70.0 (70.0) | 70.0 | 0.1 (0.2: 0.0) | 2.0 | 3.00 | 2.00 | 4 |',
         '| a | 50.0 (40.0, 60.0) | 50.0 | 0.2 (0.1: 30.0) | 2.0 | 3.00 | 2.00 | 4 |',
+        '| c | 0.0 (0.0) | 0.0 | 0.1 | 2.0 | 3.00 | 2.00 | 4 |',
     ]
+    script['plot'](results, tmp_path / 'chart.png')
+    assert (tmp_path / 'chart.png').stat().st_size > 10_000
 
 
 def test_all_backbones_fit(script, root):

@@ -87,13 +87,18 @@ def flat(result: dict) -> dict:
 
 def metric_of(result: dict) -> str:
     """Name of the AP that decides: of masks if there are any."""
-    names = ('coco/segm_mAP', 'coco/bbox_mAP')
-    return next(name for name in names if name in result['points'][-1])
+    masks = any('coco/segm_mAP' in point for point in result['points'])
+    return 'coco/segm_mAP' if masks else 'coco/bbox_mAP'
 
 
-def ap(result: dict) -> float:
-    """AP at the end, in percent."""
-    return 100 * result['points'][-1][metric_of(result)]
+def kind_of(results: list[dict]) -> str:
+    """What AP is of."""
+    return 'mask' if any('segm' in metric_of(result) for result in results) else 'box'
+
+
+def ap(result: dict, index: int = -1, suffix: str = '') -> float:
+    """AP of a validation, in percent. CocoMetric has none where nothing was detected: 0."""
+    return 100 * result['points'][index].get(metric_of(result) + suffix, 0)
 
 
 def best_runs(results: list[dict]) -> dict[str, list[dict]]:
@@ -109,7 +114,7 @@ def best_runs(results: list[dict]) -> dict[str, list[dict]]:
 
 def table(results: list[dict]) -> str:
     """Return a Markdown table, best first."""
-    kind = 'mask' if 'segm' in metric_of(results[0]) else 'box'
+    kind = kind_of(results)
     lines = [
         f'| backbone | {kind} AP (each seed) | AP50 | learning rate (others) | params (M) | GMAC '
         '| s/iteration | iterations |',
@@ -119,11 +124,12 @@ def table(results: list[dict]) -> str:
         last, first = runs[0]['points'][-1], runs[0]
         others = [r for r in results if r['name'] == name and r['seed'] == first['seed']]
         tried = ', '.join(f'{r["lr"]:g}: {ap(r):.1f}' for r in others if r['lr'] != first['lr'])
-        fifty = statistics.mean(100 * r['points'][-1][f'{metric_of(r)}_50'] for r in runs)
+        rates = f'{first["lr"]:g}' + (f' ({tried})' if tried else '')
+        fifty = statistics.mean(ap(r, suffix='_50') for r in runs)
         lines.append(
             f'| {name} | {statistics.mean(map(ap, runs)):.1f} '
             f'({", ".join(f"{ap(r):.1f}" for r in runs)}) | {fifty:.1f} '
-            f'| {first["lr"]:g} ({tried}) | {first["params"] / 1e6:.1f} | {first["macs"] / 1e9:.2f} '
+            f'| {rates} | {first["params"] / 1e6:.1f} | {first["macs"] / 1e9:.2f} '
             f'| {last["seconds"] / last["iterations"]:.2f} | {last["iterations"]} |'
         )
     return '\n'.join(lines) + '\n'
@@ -134,12 +140,14 @@ def plot(results: list[dict], path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
     for name, runs in best_runs(results).items():
-        points = list(zip(*(one['points'] for one in runs), strict=True))
-        minutes = [statistics.mean(p['seconds'] for p in same) / 60 for same in points]
-        key = metric_of(runs[0])
-        values = [100 * statistics.mean(p[key] for p in same) for same in points]
+        validations = range(len(runs[0]['points']))
+        minutes = [
+            statistics.mean(r['points'][k]['seconds'] for r in runs) / 60 for k in validations
+        ]
+        values = [statistics.mean(ap(r, k) for r in runs) for k in validations]
         axes.plot(minutes, values, 'o-', label=name)
-    axes.set(xlabel='minutes of training', ylabel='mask AP' if 'segm' in key else 'box AP')
+    kind = kind_of(results)
+    axes.set(xlabel='minutes of training', ylabel=f'{kind} AP')
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
